@@ -1,0 +1,349 @@
+"""The composition root: functions, an engine and a clock, joined into something that runs.
+
+An App owns what it needs and nothing is global: two Apps, with two versions of the code, may live in one process. This is the only
+module that knows which engine stands behind a database URL.
+
+It must not know the command line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sys
+import threading
+import uuid
+from collections.abc import Callable, Generator, Iterable
+from pathlib import Path
+from types import ModuleType, TracebackType
+from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+
+from retroact.engine.clock import Clock, SystemClock
+from retroact.engine.contract import Invocation, Ran, RunStart
+from retroact.engine.sqlite.engine import SqliteEngine
+from retroact.errors import BadDeclaration, Closed, NoProject, NotFinished, RetroactError, SourceMissing, UnknownFunction, WrongFunction
+from retroact.function.code import Code, capture, plain_name
+from retroact.function.context import current_scope
+from retroact.function.declare import Function, Kind
+from retroact.function.registry import Registry
+from retroact.trace.failure import revive
+from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
+from retroact.workflow.executor import SLEEP, Executor
+
+P = ParamSpec("P")
+R = TypeVar("R")
+AnyFunction = Function[..., Any]
+#: Runs that may be under way at the same time in the background.
+THREADS = 256
+
+
+class Handle(Generic[R]):
+    """A run: wait for its result with `result()`, or `await` it."""
+
+    def __init__(self, run: RunId, future: concurrent.futures.Future[R], cancel: Callable[[RunId], None]) -> None:
+        self.run = run
+        self._future = future
+        self._cancel = cancel
+
+    def result(self, timeout: float | None = None) -> R:
+        """Wait for the run's result, at most `timeout` seconds. Raises what the run raised, RunCancelled, TimeoutError."""
+        return self._future.result(timeout)
+
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._future.done()
+
+    def cancel(self) -> None:
+        """Stop the run at its next call; `app.resume` goes on from there."""
+        self._cancel(self.run)
+
+    def __await__(self) -> Generator[Any, None, R]:
+        return asyncio.wrap_future(self._future).__await__()
+
+    def __repr__(self) -> str:
+        return f"<run {self.run}>"
+
+
+class App:
+    """Functions on a database.
+
+        app = App("shop.db", shop)                 # a module of functions, or a list of them
+        app.run(checkout, order)                   # runs to completion, exactly once
+        app.start(checkout, order, run="order-7")  # in the background; the id makes it idempotent
+
+    Opening an App goes on with every run that was interrupted. Close it, or use it in a `with` statement.
+    """
+
+    def __init__(
+        self,
+        database: str | Path,
+        *functions: ModuleType | AnyFunction | Iterable[AnyFunction],
+        clock: Clock | None = None,
+        recover: bool = True,
+        recording: bool = True,
+    ) -> None:
+        """Open or create the database. `recording=False` keeps no page log: exactly-once holds, the past cannot be opened.
+
+        Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject, DuplicateFunction, BadDeclaration.
+        """
+        self.registry = Registry.of(_with_companions(functions))
+        self.path = database_path(database)
+        self._clock = clock or SystemClock()
+        self._modules = {plain_name(f.module): sys.modules[f.module] for f in self.registry if f.module in sys.modules}
+        for function in self.registry:
+            _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
+        self.engine = SqliteEngine(self.path, self._clock, recording=recording)
+        self.trace = self.engine.trace
+        self.engine.know([*self.registry, SLEEP], _captured(self.registry))
+        self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
+        self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
+        self._active: dict[RunId, concurrent.futures.Future[Any]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self.recovered: list[Handle[Any]] = self.recover() if recover else []
+
+    # --- running ---------------------------------------------------------------------------------------------------------
+
+    def run(self, function: Function[P, R] | str, *args: Any, run: str | None = None, **kwargs: Any) -> R:
+        """Run a function to completion and return its result; raises what it raised.
+
+        `run` is the id of the run: a second call with the same id does not run it again, it returns the same result.
+        """
+        found, start, fresh = self._prepare(function, args, kwargs, run)
+        if found.kind is Kind.TRANSACTION:
+            return self._transact(start, fresh=fresh)
+        if fresh:
+            return self._value(found, start.run, self._execute(found, start, begun=False))
+        future, mine = self._claim(start.run)
+        if mine:
+            self._fulfil(future, start.run, lambda: self._once(found, start))
+        return future.result()
+
+    def start(self, function: Function[P, R] | str, *args: Any, run: str | None = None, **kwargs: Any) -> Handle[R]:
+        """Start a function in the background. When this returns, the run is durable: a crash does not lose it."""
+        found, start, fresh = self._prepare(function, args, kwargs, run)
+        future, mine = self._claim(start.run)
+        if mine:
+            if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(start.run) is None):
+                self.engine.begin_run(start)
+                work = lambda: self._value(found, start.run, self._execute(found, start, begun=True))  # noqa: E731
+            elif found.kind is Kind.TRANSACTION:
+                work = lambda: self._transact(start, fresh=fresh)  # noqa: E731
+            else:
+                work = lambda: self._once(found, start)  # noqa: E731
+            self._pool.submit(self._fulfil, future, start.run, work)
+        return Handle(start.run, future, self.cancel)
+
+    def handle(self, run: str) -> Handle[Any]:
+        """The handle of a run that was started earlier. Raises UnknownRun, NotFinished."""
+        run_id = RunId(run)
+        with self._lock:
+            future = self._active.get(run_id)
+        if future is None:
+            future = concurrent.futures.Future()
+            try:
+                future.set_result(self._recorded_result(self.trace.run(run_id)))
+            except (NotFinished, UnknownFunction, RetroactError):
+                raise
+            except Exception as error:  # noqa: BLE001 - the run's own failure, raised to who waits for it
+                future.set_exception(error)
+        return Handle(run_id, future, self.cancel)
+
+    def cancel(self, run: str) -> None:
+        """Stop a run at its next call. Nothing is undone and nothing lost: `resume` goes on. Raises UnknownRun."""
+        self._executor.cancel(self.trace.run(RunId(run)).run)
+
+    def resume(self, run: str) -> Handle[Any]:
+        """Go on with a run that was cancelled or stopped, from its last recorded step. Raises UnknownRun, UnknownFunction."""
+        found = self.trace.run(RunId(run))
+        self._wait_for_the_last(found.run)
+        return self._resume(found)
+
+    def recover(self) -> list[Handle[Any]]:
+        """Go on with every run that has no outcome and is not under way. Called when the App is opened."""
+        handles: list[Handle[Any]] = []
+        for run in self.trace.open_runs():
+            if run.parent is not None or run.state is RunState.CANCELLED or run.run in self._active:
+                continue
+            if run.function in self.registry:
+                handles.append(self._resume(run))
+            else:
+                reason = f"no function named {run.function!r} is registered; the run waits until one is"
+                self._executor.put_aside(run.run, reason)
+        return handles
+
+    def close(self) -> None:
+        """Stop background runs at their next call (they go on when the database is opened again) and close the database."""
+        if self._closed:
+            return
+        self._closed = True
+        self._executor.interrupt()
+        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._executor.close()
+        self.engine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    # --- reading ---------------------------------------------------------------------------------------------------------
+
+    def runs(self, *, most: int = 100) -> list[Run]:
+        """The newest runs."""
+        return self.trace.runs(most=most)
+
+    # --- how -------------------------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self, function: AnyFunction | str, args: tuple[Any, ...], kwargs: dict[str, Any], run: str | None
+    ) -> tuple[AnyFunction, RunStart, bool]:
+        if self._closed:
+            raise Closed(path=self.path)
+        found = function if isinstance(function, Function) else self.registry.get(str(function))
+        if self.registry.get(found.name) is not found:
+            raise UnknownFunction(name=f"{found.name} (another version)", known=", ".join(f.name for f in self.registry))
+        scope = current_scope()
+        if scope is not None or found.kind is Kind.INVARIANT:
+            where = f"it was started inside {scope.function.name}; call it there directly" if scope else "an invariant is checked, not run"
+            raise BadDeclaration(function=found.name, problem=where)
+        arguments = found.schema.encode_arguments(args, kwargs)
+        found.schema.decode_arguments(arguments)
+        run_id = RunId(run or new_run_id(self._clock))
+        return found, RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us()), run is None
+
+    def _transact(self, start: RunStart, *, fresh: bool) -> Any:
+        invocation = Invocation(run=start.run, step=ALONE, function=start.function, arguments=start.arguments, fresh=fresh)
+        ran, _ = self.engine.transact(invocation)
+        return self._value(start.function, start.run, ran)
+
+    def _once(self, function: AnyFunction, start: RunStart) -> Any:
+        """Run under an id that the caller chose: perhaps it has been run, or begun, before."""
+        present = self.trace.find_run(start.run)
+        if present is None:
+            return self._value(function, start.run, self._execute(function, start, begun=False))
+        if present.function != function.name:
+            raise WrongFunction(run=start.run, recorded=present.function, asked=function.name)
+        if present.state.terminal:
+            return self._recorded_result(present)
+        return self._value(function, start.run, self._again(present))
+
+    def _execute(self, function: AnyFunction, start: RunStart, *, begun: bool) -> Ran:
+        if function.kind is Kind.STEP:
+            return self._executor.step_alone(start)
+        return self._executor.run(start, begun=begun)
+
+    def _again(self, run: Run) -> Ran:
+        function = self.registry.get(run.function)
+        start = RunStart(run=run.run, function=function, arguments=run.arguments.encode(), began_us=run.began_us)
+        return self._executor.run(start, recorded=self.trace.records_of(run.run), begun=True)
+
+    def _resume(self, run: Run) -> Handle[Any]:
+        function = self.registry.get(run.function)
+        future, mine = self._claim(run.run)
+        if mine and run.state.terminal:
+            self._fulfil(future, run.run, lambda: self._recorded_result(run))
+        elif mine:
+            if run.state is not RunState.RUNNING:
+                self._executor.put_back(run.run)
+            self._pool.submit(self._fulfil, future, run.run, lambda: self._value(function, run.run, self._again(run)))
+        return Handle(run.run, future, self.cancel)
+
+    def _claim(self, run: RunId) -> tuple[concurrent.futures.Future[Any], bool]:
+        """The future of a run, and whether the caller is to fulfil it: a run id is under way once."""
+        with self._lock:
+            future = self._active.get(run)
+            if future is not None:
+                return future, False
+            future = self._active[run] = concurrent.futures.Future()
+            return future, True
+
+    def _fulfil(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
+        try:
+            value = work()
+        except BaseException as error:  # noqa: BLE001 - whoever waits for the run is told
+            self._release(run)
+            future.set_exception(error)
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self._release(run)
+            future.set_result(value)
+
+    def _release(self, run: RunId) -> None:
+        with self._lock:
+            self._active.pop(run, None)
+
+    def _wait_for_the_last(self, run: RunId) -> None:
+        """A run that was cancelled may still be on its way to its next call."""
+        with self._lock:
+            future = self._active.get(run)
+        if future is not None:
+            with contextlib.suppress(Exception):
+                future.result()
+
+    def _value(self, function: AnyFunction, run: RunId, ran: Ran) -> Any:
+        if ran.error is not None:
+            raise ran.error
+        return self._decoded(function, run, ran.outcome)
+
+    def _recorded_result(self, run: Run) -> Any:
+        if run.outcome is None:
+            remedy = run.reason or "Wait for it, or go on with it: `retroact resume`."
+            raise NotFinished(run=run.run, state=run.state.value, remedy=remedy)
+        return self._decoded(self.registry.get(run.function), run.run, run.outcome)
+
+    def _decoded(self, function: AnyFunction, run: RunId, outcome: Outcome) -> Any:
+        if outcome.failure is not None:
+            raise revive(outcome.failure, run, self._modules)
+        return function.schema.decode_result(outcome.value or "null")
+
+
+def new_run_id(clock: Clock) -> RunId:
+    """An id that sorts by time, so that what is written together lies together: 9 characters of time, 8 of chance."""
+    stamp = _base32(clock.now_us() // 1000, 9)
+    return RunId(stamp + _base32(uuid.uuid4().int & (2**40 - 1), 8))  # noqa: TID251 - ids of runs come from outside of any run
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+
+
+def _base32(number: int, width: int) -> str:
+    return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in reversed(range(width)))
+
+
+def database_path(database: str | Path) -> Path:
+    """The file behind a database URL or path. Raises NoProject for an engine that is not there."""
+    text = str(database)
+    for prefix in ("sqlite:///", "sqlite://"):
+        if text.startswith(prefix):
+            return Path(text[len(prefix) :])
+    if "://" in text:
+        raise NoProject(problem=f"no engine for {text}", remedy="Use sqlite:///path/to/file.db, or a plain path.")
+    return Path(text)
+
+
+def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:
+    """The functions given, and from their modules what compensates and what inquires them, and the invariants."""
+    chosen = list(Registry.of(*given))
+    present = set(chosen)
+    for module in {f.module for f in chosen}:
+        for value in vars(sys.modules.get(module, ModuleType(module))).values():
+            if isinstance(value, Function) and value not in present:
+                function = cast("AnyFunction", value)
+                if function.undoes in present or function.inquires in present or function.kind is Kind.INVARIANT:
+                    chosen.append(function)
+    return chosen
+
+
+def _captured(registry: Registry) -> dict[str, Code]:
+    """The code of every module of functions whose source is at hand, by module name."""
+    codes: dict[str, Code] = {}
+    for name in {f.module for f in registry}:
+        module = sys.modules.get(name)
+        if module is not None:
+            with contextlib.suppress(SourceMissing):
+                codes[name] = capture(module)
+    return codes

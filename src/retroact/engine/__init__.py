@@ -1,0 +1,1 @@
+"""Run one function as one transaction, on a real database, and record it in the same transaction."""

@@ -1,0 +1,43 @@
+"""The only place that knows what time it is, and the only place that waits.
+
+This module must not know who asks.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time, as the platform sees it."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        ...
+
+    def wait_until(self, deadline_us: int, interrupt: threading.Event) -> bool:
+        """Wait for a time or an interrupt, whichever is first; whether it was the interrupt."""
+        ...
+
+
+class SystemClock:
+    """The time of this machine."""
+
+    def now_us(self) -> int:
+        """Microseconds since the epoch."""
+        return time.time_ns() // 1000
+
+    def wait_until(self, deadline_us: int, interrupt: threading.Event) -> bool:
+        """Wait in slices, so that a clock that is set does not strand the waiter."""
+        while not interrupt.is_set():
+            left = (deadline_us - self.now_us()) / 1e6
+            if left <= 0:
+                return False
+            interrupt.wait(min(left, 1.0))
+        return True
+
+
+#: Seconds on a clock that never goes back, for measuring.
+monotonic = time.perf_counter

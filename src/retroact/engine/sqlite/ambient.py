@@ -1,0 +1,75 @@
+"""The moment that a transaction lives in: its clock and its randomness, for Python and for SQL alike.
+
+SQL's own sources of time and chance (datetime('now'), CURRENT_TIMESTAMP, random(), ...) are replaced on every connection that runs
+bodies, column defaults included, so that the same body at the same moment does the same again.
+
+This module must not know whether a body runs live or in replay.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+from collections.abc import Callable
+from typing import Any
+
+import apsw
+
+#: SQLite's date functions that read the clock when an argument is 'now' or missing; position of the time value in their arguments.
+_DATE_FUNCTIONS = {"date": 0, "time": 0, "datetime": 0, "julianday": 0, "unixepoch": 0, "strftime": 1}
+_KEYWORDS = {"current_timestamp": "%Y-%m-%d %H:%M:%S", "current_date": "%Y-%m-%d", "current_time": "%H:%M:%S"}
+
+
+class Moment:
+    """Clock and randomness of the invocation that runs on a connection; set anew for each."""
+
+    __slots__ = ("_random", "now_us", "seed")
+
+    def __init__(self) -> None:
+        self.now_us = 0
+        self.seed = ""
+        self._random: random.Random | None = None
+
+    def begin(self, now_us: int, seed: str) -> None:
+        """Enter the moment of another invocation."""
+        self.now_us = now_us
+        self.seed = seed
+        self._random = None
+
+    def random(self) -> random.Random:
+        """The invocation's generator, made when first asked for."""
+        if self._random is None:
+            self._random = random.Random(self.seed)  # noqa: S311 - repeatable by design
+        return self._random
+
+    def time(self) -> datetime.datetime:
+        """The invocation's time, in UTC."""
+        return datetime.datetime.fromtimestamp(self.now_us / 1e6, datetime.UTC)
+
+
+def install(database: apsw.Connection, moment: Moment) -> None:
+    """Replace the sources of time and chance of a connection by those of `moment`."""
+    calendar = apsw.Connection(":memory:")
+    for name, position in _DATE_FUNCTIONS.items():
+        database.create_scalar_function(name, _dated(calendar, name, position, moment), -1)
+    for name, form in _KEYWORDS.items():
+        database.create_scalar_function(name, _keyword(form, moment), 0)
+    database.create_scalar_function("random", lambda: moment.random().getrandbits(64) - 2**63, 0)
+    database.create_scalar_function("randomblob", lambda n: moment.random().randbytes(max(1, int(n))), 1)
+
+
+def _dated(calendar: apsw.Connection, name: str, position: int, moment: Moment) -> Callable[..., Any]:
+    def call(*arguments: Any) -> Any:
+        given = list(arguments)
+        if len(given) == position:
+            given.append("now")
+        if len(given) > position and isinstance(given[position], str) and given[position].lower() == "now":
+            given[position] = moment.time().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        marks = ", ".join("?" * len(given))
+        return calendar.execute(f"select {name}({marks})", given).get  # noqa: S608 - the name is one of the table above
+
+    return call
+
+
+def _keyword(form: str, moment: Moment) -> Callable[[], str]:
+    return lambda: moment.time().strftime(form)

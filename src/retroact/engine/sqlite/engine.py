@@ -1,0 +1,255 @@
+"""The SQLite engine: one writer with group commit, readers on snapshots beside it, the record in the transaction of its effects.
+
+Its decomposition is {Order, Validate} -> Execute -> Persist: taking the write lock puts a transaction after all others and keeps every
+conflicting one out; then it executes; the shared fsync persists its group.
+
+Invariants:
+  * A recorded invocation is never executed again: the record's uniqueness refuses it, and its effects are rolled back with it.
+  * A body that raises leaves nothing but its aborted record.
+  * What `transact`, `note`, `begin_run` and `end_run` return from is durable (but see `linger` in `writer.py`).
+
+This module must not know workflows, replay, nor who calls.
+"""
+
+from __future__ import annotations
+
+import collections
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from retroact.decomposition.ordering import Ordering
+from retroact.engine.attempt import Executed, execute, transaction_scope
+from retroact.engine.clock import Clock, monotonic
+from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
+from retroact.engine.guard import guard
+from retroact.engine.sqlite.connection import Shapes, SqliteConnection
+from retroact.engine.sqlite.database import check_file, open_reader, open_writer
+from retroact.engine.sqlite.historian import Historian
+from retroact.engine.sqlite.lock import WriterLock
+from retroact.engine.sqlite.queries import queries
+from retroact.engine.sqlite.recorder import Recorder
+from retroact.engine.sqlite.trace_reader import TraceReader
+from retroact.engine.sqlite.writer import Job, Writer
+from retroact.errors import CommitFailed, WrongFunction
+from retroact.function.code import Code
+from retroact.function.declare import Function
+from retroact.trace.failure import describe
+from retroact.trace.record import Failure, Outcome, Version
+
+DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
+#: Frames in the WAL after which it is copied into the database and begun again.
+CHECKPOINT_FRAMES = 4000
+
+
+class SqliteEngine:
+    """Runs invocations as transactions on one SQLite file. One process has one engine on a file."""
+
+    def __init__(self, path: Path, clock: Clock, *, recording: bool = True) -> None:
+        """Open or create the database. Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject."""
+        self.path = path
+        self.clock = clock
+        self._lock = WriterLock(path)
+        self._recording = recording
+        check_file(path)
+        self._lock.acquire()
+        try:
+            self.historian = Historian(path) if recording else None
+            self._database = open_writer(path)
+            if self.historian is not None:
+                self.historian.start(self._database)
+            self._recorder = Recorder(self._database)
+            self._connection = SqliteConnection(self._database, self._recorder.shapes)
+            self.trace = TraceReader(path)
+        except BaseException:
+            self._lock.release()
+            raise
+        self._readers: collections.deque[SqliteConnection] = collections.deque()
+        self._last_version = queries()["last_version"]
+        self._writer = Writer(self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._maintain)
+        guard.install()
+
+    @property
+    def commits(self) -> int:
+        """Database transactions committed since the engine was opened."""
+        return self._writer.commits
+
+    def know(self, functions: Sequence[Function[..., Any]], codes: Mapping[str, Code]) -> None:
+        """Store the code of functions, by module, so that the past can always be run with it."""
+        self._writer.submit(lambda: self._recorder.know(functions, codes), "know").result()
+
+    def transact(self, invocation: Invocation, *, start: RunStart | None = None, linger: bool = False) -> tuple[Ran, Job[Any] | None]:
+        """Run a transaction and record it with its effects; the recorded outcome when it was run before.
+
+        With `linger` it may not be durable yet: the job says whether it was lost (see `writer.py`).
+        """
+        if invocation.function.options.read_only and start is None:
+            return self._read(invocation), None
+        job = self._writer.submit(lambda: self._attempt(invocation, start), invocation.function.name, linger=linger)
+        return job.result() or self._recorded(invocation), job
+
+    def note(
+        self, invocation: Invocation, outcome: Outcome, began_us: int, elapsed_us: int, *, start: RunStart | None = None, linger: bool = False
+    ) -> Job[Any]:
+        """Record the outcome of what is no transaction: a step, a sleep, a child workflow."""
+
+        def work() -> None:
+            if start is not None:
+                self._recorder.start_run(start)
+            self._recorder.insert(invocation, outcome, began_us=began_us, elapsed_us=elapsed_us)
+
+        job = self._writer.submit(work, invocation.function.name, linger=linger)
+        job.result()
+        return job
+
+    def begin_run(self, start: RunStart) -> bool:
+        """Record that a workflow begins; False when it had begun already."""
+        return self._writer.submit(lambda: self._recorder.start_run(start), start.function.name).result()
+
+    def end_run(self, end: RunEnd, start: RunStart | None = None, lingering: Job[Any] | None = None) -> None:
+        """Record what became of a workflow. Raises CommitFailed when what it rests on was lost."""
+
+        def work() -> None:
+            if lingering is not None and lingering.error is not None:
+                raise CommitFailed(function=lingering.name, problem=str(lingering.error))
+            self._recorder.end_run(end, start)
+
+        self._writer.submit(work, str(end.run)).result()
+
+    def settle(self) -> None:
+        """Make everything durable that was executed."""
+        self._writer.settle()
+
+    def close(self) -> None:
+        """Finish what is under way, store the page log, and let the file go."""
+        self._writer.close()
+        while self._readers:
+            self._readers.pop().database.close()
+        self.trace.close()
+        if self.historian is not None:
+            self.historian.close(self._database)
+        self._database.close()
+        self._lock.release()
+
+    # --- inside the writer's transaction ---------------------------------------------------------------------------------
+
+    def _attempt(self, invocation: Invocation, start: RunStart | None) -> Ran | None:
+        """Execute, order, validate and record one transaction; None when the record shows that it was run before."""
+        database, connection, recorder = self._database, self._connection, self._recorder
+        if start is not None:
+            recorder.start_run(start)
+        began_us = self.clock.now_us()
+        began = monotonic()
+        database.execute("savepoint attempt")
+        try:
+            connection.begin(invocation.function.name, began_us, invocation.seed)
+            executed = execute(invocation, connection, transaction_scope(invocation, connection), self._describe)
+            committed = executed.error is None
+            if not committed:
+                if database.get_autocommit() and isinstance(executed.error, apsw.Error):
+                    raise executed.error
+                database.execute("rollback to attempt")
+            elapsed_us = int((monotonic() - began) * 1e6)
+            if connection.schema_changed:
+                recorder.relations.forget()
+                recorder.shapes.known.clear()
+                self._writer.cut()
+            recorder.insert(
+                invocation,
+                executed.outcome,
+                began_us=began_us,
+                elapsed_us=elapsed_us,
+                notes=connection.notes,
+                row_notes=connection.row_notes if committed else None,
+            )
+            database.execute("release attempt")
+        except apsw.ConstraintError:
+            database.execute("rollback to attempt")
+            database.execute("release attempt")
+            return None
+        except BaseException:
+            if not database.get_autocommit():
+                database.execute("rollback to attempt")
+                database.execute("release attempt")
+            raise
+        return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us)
+
+    def _describe(self, error: Exception) -> Failure:
+        database_error = isinstance(error, apsw.Error)
+        return describe(
+            error,
+            statement=len(self._connection.notes) if database_error else None,
+            sqlstate=type(error).__name__ if database_error else None,
+        )
+
+    def _committed(self) -> None:
+        if self.historian is not None:
+            self.historian.committed(self._recorder.version, self.clock.now_us())
+
+    def _lost(self) -> None:
+        self._recorder.reload()
+        self._connection.shapes = self._recorder.shapes
+
+    def _maintain(self) -> None:
+        """Between two groups: when the WAL is long, store it in the page log, copy it into the database and begin it again."""
+        if self.historian is None:
+            return
+        if self.historian.frames >= CHECKPOINT_FRAMES:
+            self.historian.store()
+            self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self.historian.checkpointed()
+
+    # --- beside the writer -----------------------------------------------------------------------------------------------
+
+    def _recorded(self, invocation: Invocation) -> Ran:
+        found = self.trace.outcome(invocation.run, invocation.step)
+        assert found is not None, "the guard refused a record that is not there"
+        name, outcome = found
+        if name != invocation.function.name:
+            raise WrongFunction(run=invocation.run, recorded=name, asked=invocation.function.name)
+        return Ran(outcome=outcome)
+
+    def _read(self, invocation: Invocation) -> Ran:
+        """Run a read-only transaction on a snapshot of its own; its record rides with the next group."""
+        if not invocation.fresh and self.trace.outcome(invocation.run, invocation.step) is not None:
+            return self._recorded(invocation)
+        try:
+            connection = self._readers.pop()
+        except IndexError:
+            connection = self._open_reader()
+        began_us = self.clock.now_us()
+        began = monotonic()
+        database = connection.database
+        database.execute("begin")
+        try:
+            snapshot = Version(database.execute(self._last_version).get or 0)
+            connection.begin(invocation.function.name, began_us, invocation.seed, read_only=True)
+            executed = execute(invocation, connection, transaction_scope(invocation, connection), describe)
+        finally:
+            database.execute("rollback")
+        elapsed_us = int((monotonic() - began) * 1e6)
+        self._post(invocation, executed, began_us, elapsed_us, snapshot, connection)
+        self._readers.append(connection)
+        return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us)
+
+    def _open_reader(self) -> SqliteConnection:
+        return SqliteConnection(open_reader(self.path), Shapes({}))
+
+    def _post(self, invocation: Invocation, executed: Executed, began_us: int, elapsed_us: int, snapshot: Version, connection: SqliteConnection) -> None:
+        notes = connection.notes
+
+        def work() -> None:
+            adopted = [(self._adopt(note[0]), *note[1:]) for note in notes]
+            try:
+                self._recorder.insert(invocation, executed.outcome, began_us=began_us, elapsed_us=elapsed_us, snapshot=snapshot, notes=adopted)
+            except apsw.ConstraintError:
+                return  # two callers with one id: the first record stands
+
+        self._writer.post(work, invocation.function.name)
+
+    def _adopt(self, shape: Any) -> Any:
+        """The writer's own number for a statement that a reader ran."""
+        shapes = self._recorder.shapes
+        return shapes.known.get(shape.sql) or shapes.learn(self._database, shape.sql, "", 0)

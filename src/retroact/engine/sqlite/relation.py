@@ -1,0 +1,123 @@
+"""Row changes as the trace keeps them, and back: compact JSON by the columns of their table.
+
+An update keeps only the cells that it changed, so a long text beside a counter is not copied each time that the counter moves.
+
+This module must not know transactions, nor where the trace is kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import apsw
+
+from retroact.engine.sqlite.connection import RowNote
+from retroact.trace.codec import decode_cell, decode_json, encode_cell, encode_cells, encode_json
+from retroact.trace.record import Cell, Change, Verb
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Relation:
+    """A table and its columns, as they were when it was changed."""
+
+    number: int
+    name: str
+    columns: tuple[str, ...]
+    has_rowid: bool
+
+    def stored_columns(self) -> str:
+        """The columns as the trace keeps them."""
+        return encode_json(self.columns if self.has_rowid else (None, *self.columns)).decode()
+
+    @classmethod
+    def stored(cls, number: int, name: str, columns: str) -> Relation:
+        """The relation that `stored_columns` came from."""
+        names: list[Any] = decode_json(columns)
+        has_rowid = not names or names[0] is not None
+        return cls(number, name, tuple(names if has_rowid else names[1:]), has_rowid)
+
+
+class Relations:
+    """The tables that were changed so far, numbered. New ones wait in `fresh` until they are stored."""
+
+    def __init__(self, stored: list[Relation]) -> None:
+        self.by_number = {r.number: r for r in stored}
+        self._numbers = {(r.name, r.stored_columns()): r.number for r in stored}
+        self._current: dict[str, Relation] = {}
+        self.fresh: list[Relation] = []
+
+    def forget(self) -> None:
+        """The schema has changed: look at each table again."""
+        self._current.clear()
+
+    def current(self, database: apsw.Connection, name: str) -> Relation:
+        """The table as it is now."""
+        return self._current.get(name) or self._look(database, name)
+
+    def _look(self, database: apsw.Connection, name: str) -> Relation:
+        columns = tuple(row[0] for row in database.execute("select name from pragma_table_xinfo(?)", (name,)))
+        without = database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
+        relation = Relation(0, name, columns, not without)
+        key = (name, relation.stored_columns())
+        number = self._numbers.get(key)
+        relation = dataclasses.replace(relation, number=number or max(self.by_number, default=0) + 1)
+        if number is None:
+            self._numbers[key] = relation.number
+            self.by_number[relation.number] = relation
+            self.fresh.append(relation)
+        self._current[name] = relation
+        return relation
+
+
+def encode_changes(database: apsw.Connection, relations: Relations, notes: list[RowNote]) -> str | None:
+    """The changes of one transaction as JSON, None when there are none."""
+    if not notes:
+        return None
+    return encode_json([_encode(relations.current(database, note[0]), note) for note in notes]).decode()
+
+
+def _encode(relation: Relation, note: RowNote) -> list[Any]:
+    _, verb, rowid, rowid_after, before, after = note
+    if not relation.has_rowid:
+        cells = [before and encode_cells(before), after and encode_cells(after)]
+        return [relation.number, verb, None, cells]
+    if verb == "i":
+        return [relation.number, verb, rowid_after, encode_cells(after or ())]
+    if verb == "d" or before is None or after is None:
+        return [relation.number, verb, rowid, encode_cells(before or ())]
+    changed = {
+        str(i): (encode_cell(old), encode_cell(new))
+        for i, (old, new) in enumerate(zip(before, after, strict=True))
+        if old != new or type(old) is not type(new)
+    }
+    entry: list[Any] = [relation.number, verb, rowid, changed]
+    return entry if rowid == rowid_after else [*entry, rowid_after]
+
+
+def decode_changes(relations: dict[int, Relation], stored: str | None) -> tuple[Change, ...]:
+    """The changes that were encoded."""
+    if not stored:
+        return ()
+    return tuple(_decode(relations[entry[0]], entry) for entry in decode_json(stored))
+
+
+def _decode(relation: Relation, entry: list[Any]) -> Change:
+    verb, rowid, cells = Verb(entry[1]), entry[2], entry[3]
+    after_id = entry[4] if len(entry) > 4 else rowid
+    before: dict[str, Cell] | None
+    after: dict[str, Cell] | None
+    if not relation.has_rowid:
+        before, after = (row and _named(relation, row) for row in cells)
+    elif verb is Verb.UPDATE:
+        changed = {relation.columns[int(i)]: (decode_cell(o), decode_cell(n)) for i, (o, n) in cells.items()}
+        before = {column: old for column, (old, _) in changed.items()}
+        after = {column: new for column, (_, new) in changed.items()}
+    else:
+        row = _named(relation, cells)
+        before, after = (None, row) if verb is Verb.INSERT else (row, None)
+    return Change(table=relation.name, verb=verb, rowid=rowid, rowid_after=after_id, before=before, after=after)
+
+
+def _named(relation: Relation, cells: list[Any]) -> dict[str, Cell]:
+    return {column: decode_cell(cell) for column, cell in zip(relation.columns, cells, strict=False)}

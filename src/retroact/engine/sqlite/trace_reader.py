@@ -1,0 +1,186 @@
+"""Reads the trace of a SQLite database into records.
+
+This module must not know the writer; it reads beside it, on a connection of its own.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from retroact.engine.sqlite.database import open_reader
+from retroact.engine.sqlite.queries import queries
+from retroact.engine.sqlite.relation import Relation, decode_changes
+from retroact.errors import DamagedTrace, UnknownRun
+from retroact.function.code import Code, Source
+from retroact.trace.codec import chain, decode_cell, decode_json
+from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+
+_failure = msgspec.json.Decoder(Failure).decode
+
+
+class TraceReader:
+    """The trace of one database. Safe for use by several threads, one at a time each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._database = open_reader(path)
+        self._sql = queries()
+        self._lock = threading.Lock()
+        self._functions: dict[int, tuple[str, str, str, str | None]] = {}
+        self._texts: dict[int, str] = {}
+        self._relations: dict[int, Relation] = {}
+
+    def close(self) -> None:
+        """Let the file go."""
+        self._database.close()
+
+    def last_version(self) -> Version:
+        """The newest version."""
+        return Version(self._all("last_version")[0][0] or 0)
+
+    def run(self, run: RunId) -> Run:
+        """One run. Raises UnknownRun."""
+        rows = self._all("run", (run,)) or self._all("alone", (run,))
+        if not rows:
+            raise UnknownRun(run=run, database=self.path)
+        first, last = self._all("reach", (run,))[0]
+        return msgspec.structs.replace(self._run(rows[0]), first=first, last=last)
+
+    def find_run(self, run: RunId) -> Run | None:
+        """One run, or None."""
+        rows = self._all("run", (run,)) or self._all("alone", (run,))
+        return self._run(rows[0]) if rows else None
+
+    def runs(self, *, since_us: int = 0, until_us: int = 2**62, most: int = -1) -> list[Run]:
+        """Runs that began in a span of time, newest first."""
+        return [self._run(row) for row in self._all("runs", {"since": since_us, "until": until_us, "most": most})]
+
+    def open_runs(self) -> list[Run]:
+        """Runs without an outcome, oldest first."""
+        return [self._run(row) for row in self._all("open_runs")]
+
+    def records_of(self, run: RunId) -> list[Record]:
+        """What a run did, in commit order."""
+        return [self._record(row) for row in self._all("records_of_run", (run,))]
+
+    def records_between(self, after: int, until: int) -> Iterator[Record]:
+        """The records with after < version <= until, in commit order."""
+        step = 2000
+        while after < until:
+            top = min(after + step, until)
+            for row in self._all("records_between", (after, top)):
+                yield self._record(row)
+            after = top
+
+    def outcome(self, run: RunId, step: int) -> tuple[str, Outcome] | None:
+        """The recorded function and outcome of an invocation, if it has been run."""
+        rows = self._all("guard", (run, step))
+        if not rows:
+            return None
+        value, failure, function = rows[0]
+        return self._function(function)[0], _outcome(value, failure)
+
+    def code(self, digest: str) -> Code | None:
+        """The stored code of that hash."""
+        rows = self._all("code", (digest,))
+        if not rows:
+            return None
+        main, listed = rows[0]
+        sources = tuple(Source(name=n, path=p, text=self._all("source", (h,))[0][0]) for n, p, h in decode_json(listed))
+        return Code(main=main, sources=sources)
+
+    def verify(self, after: int = 0) -> Version:
+        """Check the chain of all records after a version, and return the last one. Raises DamagedTrace."""
+        previous = self._all("link", (after,))[0][0] if after else 0
+        expected = after
+        for row in self._database.execute(self._sql["chained"], (after,)):
+            version, link = row[0], row[-1]
+            if version != expected + 1:
+                raise DamagedTrace(version=expected + 1, database=self.path, problem="it is missing", last_good=expected)
+            if chain(previous, tuple(row[:-1])) != link:
+                raise DamagedTrace(version=version, database=self.path, problem="its digest does not fit its content", last_good=expected)
+            previous, expected = link, version
+        return Version(expected)
+
+    def _all(self, name: str, parameters: Any = ()) -> list[Any]:
+        with self._lock:
+            return self._database.execute(self._sql[name], parameters).fetchall()
+
+    def _function(self, number: int) -> tuple[str, str, str, str | None]:
+        if number not in self._functions:
+            self._functions = {row[0]: row[1:] for row in self._all("all_functions")}
+        return self._functions[number]
+
+    def _text(self, number: int) -> str:
+        if number not in self._texts:
+            self._texts = {n: text for text, n in self._all("all_sql")}
+        return self._texts[number]
+
+    def _changes(self, stored: str | None) -> tuple[Any, ...]:
+        try:
+            return decode_changes(self._relations, stored)
+        except KeyError:
+            self._relations = {row[0]: Relation.stored(*row) for row in self._all("all_relations")}
+            return decode_changes(self._relations, stored)
+
+    def _record(self, row: tuple[Any, ...]) -> Record:
+        version, run, step, attempt, function, arguments, snapshot, began, elapsed, value, failure, statements, changes = row
+        name, kind, fingerprint, code = self._function(function)
+        return Record(
+            version=version,
+            run=run,
+            step=step,
+            attempt=attempt,
+            function=name,
+            kind=kind,
+            fingerprint=fingerprint,
+            code=code,
+            arguments=arguments,
+            snapshot=snapshot,
+            began_us=began,
+            elapsed_us=elapsed,
+            outcome=_outcome(value, failure),
+            statements=tuple(self._statement(s) for s in decode_json(statements)) if statements else (),
+            changes=self._changes(changes),
+        )
+
+    def _statement(self, entry: list[Any]) -> Statement:
+        number, parameters, count, *digests = entry
+        return Statement(
+            sql=self._text(number),
+            parameters={name: decode_cell(value) for name, value in parameters.items()},
+            count=count,
+            ordered=digests[0] if digests else None,
+            unordered=digests[-1] if digests else None,
+        )
+
+    def _run(self, row: tuple[Any, ...]) -> Run:
+        run, function, arguments, state, value, failure, reason, began, ended, parent, parent_step = row
+        name, kind, fingerprint, code = self._function(function)
+        outcome = _outcome(value, failure) if state in ("committed", "aborted") else None
+        return Run(
+            run=run,
+            function=name,
+            kind=kind,
+            fingerprint=fingerprint,
+            code=code,
+            arguments=arguments,
+            state=RunState(state),
+            outcome=outcome,
+            began_us=began,
+            ended_us=ended,
+            parent=parent,
+            parent_step=parent_step if parent_step is None else StepNumber(parent_step),
+            reason=reason,
+        )
+
+
+def _outcome(value: str | None, failure: str | None) -> Outcome:
+    return Outcome(value=value) if failure is None else Outcome(failure=_failure(failure))
+
+

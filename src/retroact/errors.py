@@ -1,0 +1,225 @@
+"""One table of errors. Each says whether it is definite, whose fault it is, and what to do about it.
+
+An error exists here only if somebody could react to it in particular. Its docstring is its message: the fields in braces are
+filled from the keyword arguments it is raised with. `definite` answers the first question of every caller: True means that the
+thing asked for certainly did not happen, False means that it may have happened and must be looked up before it is tried again.
+
+    RetroactError
+    ├── Misuse        the caller asked for something that cannot be
+    ├── CodeFault     a registered function broke a rule
+    ├── TraceFault    the record does not say what was needed, or says it no longer
+    └── EngineFault   the database or the machine below failed
+
+This module must not know any other module of the package.
+"""
+
+from __future__ import annotations
+
+import enum
+import inspect
+from typing import ClassVar
+
+
+class Blame(enum.Enum):
+    """Whose fault an error is, which is who has to act."""
+
+    CALLER = "caller"
+    CODE = "code"
+    TRACE = "trace"
+    ENGINE = "engine"
+
+
+class RetroactError(Exception):
+    """Something in retroact failed."""
+
+    blame: ClassVar[Blame] = Blame.ENGINE
+    definite: ClassVar[bool] = True
+
+    def __init__(self, **details: object) -> None:
+        self.details = details
+        template = " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
+        super().__init__(template.format(**details))
+
+
+# --- Misuse: the caller asked for something that cannot be --------------------------------------------------------------
+
+
+class Misuse(RetroactError):
+    """The call cannot be carried out as it is."""
+
+    blame = Blame.CALLER
+
+
+class UnknownFunction(Misuse):
+    """No function named {name!r} is registered. Known functions: {known}. Check the spelling, or add it to the App."""
+
+
+class DuplicateFunction(Misuse):
+    """Two functions are named {name!r} ({first} and {second}). Give one of them another name: @{kind}(name="...")."""
+
+
+class BadArguments(Misuse):
+    """{function}: {problem}. It takes {signature}."""
+
+
+class BadDeclaration(Misuse):
+    """{function}: {problem}."""
+
+
+class OutsideRun(Misuse):
+    """{function} was called outside of a run. Call app.run({function}, ...) to run it as a {kind}, or {function}.body(...) to
+    call the plain Python function in a unit test."""
+
+
+class MisplacedCall(Misuse):
+    """{inner} ({inner_kind}) was called inside {outer} ({outer_kind}). {remedy}"""
+
+
+class UnknownRun(Misuse):
+    """There is no run {run!r} in {database}. `retroact runs` lists them."""
+
+
+class UnknownVersion(Misuse):
+    """Version {version} is not in the trace of {database}, which holds versions {first} to {last}."""
+
+
+class WrongFunction(Misuse):
+    """Run {run!r} was started as {recorded}, not as {asked}. A run id names one invocation: use another id."""
+
+
+class BadStatement(Misuse):
+    """{function}, statement {statement}: {problem}. The SQL was: {sql}"""
+
+
+class NotFinished(Misuse):
+    """Run {run!r} is {state}; it has no outcome yet. {remedy}"""
+
+
+class NoProject(Misuse):
+    """{problem}. {remedy}"""
+
+
+# --- CodeFault: a registered function broke a rule ----------------------------------------------------------------------
+
+
+class CodeFault(RetroactError):
+    """A registered function cannot be run as it is written."""
+
+    blame = Blame.CODE
+
+
+class UnencodableResult(CodeFault):
+    """{function} returned {value}, which cannot be recorded as {expected}: {problem}. The transaction was rolled back. Return
+    plain data (numbers, text, lists, dicts, dataclasses, msgspec.Struct), or declare the right type."""
+
+
+class ForbiddenEffect(CodeFault):
+    """{function} is a transaction and may not {action}: what it does must be undone by a rollback and be the same when it is
+    run again. Put this into a @step and call it from a workflow."""
+
+
+class CodeChanged(CodeFault):
+    """Run {run!r} of {workflow} stopped at step {step}: its record says {recorded}, the code now calls {called}. Nothing is
+    lost: the run waits where it was. Start it with the code it began with, or resume it with code that agrees with its record."""
+
+
+class NotDeterministic(CodeFault):
+    """{function} did not do the same again: {difference}."""
+
+
+class ReadOnlyTransaction(CodeFault):
+    """{function} is declared read_only and tried to write: {sql}. Remove read_only=True, or do not write."""
+
+
+class StepTimeout(CodeFault):
+    """{function} did not answer within {seconds} s. It may have been carried out: {key!r} is its idempotency key."""
+
+    definite = False
+
+
+class UnknownOutcome(CodeFault):
+    """Step {step} of run {run!r}, {function}, may have been carried out, and there is no way to know: it has no inquiry. Its
+    idempotency key is {key!r}."""
+
+    definite = False
+
+
+class SourceMissing(CodeFault):
+    """The source of {function} is not at hand ({problem}), so the past cannot be run again with it. Define functions in a file."""
+
+
+class LoadFailed(CodeFault):
+    """{path} cannot be loaded: {problem}."""
+
+
+# --- TraceFault: the record does not say what was needed ----------------------------------------------------------------
+
+
+class TraceFault(RetroactError):
+    """The trace cannot answer."""
+
+    blame = Blame.TRACE
+
+
+class DamagedTrace(TraceFault):
+    """Record {version} of {database} was changed after it was written: {problem}. What follows it cannot be trusted to be what
+    happened. Restore the file from a backup, or replay up to version {last_good}."""
+
+
+class DamagedPage(TraceFault):
+    """The page log {path} is damaged: page {page} as of commit {commit} {problem}. Past states that need this page cannot be
+    rebuilt; states that do not are unaffected. Restore the file from a backup."""
+
+
+class BeyondHistory(TraceFault):
+    """The state as of version {version} cannot be rebuilt: the page log of {database} begins at version {horizon}. {reason}"""
+
+
+class NoRecordedOutcome(TraceFault):
+    """{function} was called with arguments that the record has no outcome for (run {run!r}, step {step}). The outside world is
+    not asked again while the past is run; give an answer to use: --answer {function}=JSON."""
+
+
+# --- EngineFault: the database or the machine below failed --------------------------------------------------------------
+
+
+class EngineFault(RetroactError):
+    """The database failed."""
+
+
+class DatabaseBusy(EngineFault):
+    """{path} is open in another process that writes (process {pid}). One process writes a SQLite database; reading commands
+    (runs, trace, asof, replay, retro) work beside it. Stop the other process, or send the work to it."""
+
+
+class NewerDatabase(EngineFault):
+    """{path} was written by a newer retroact (schema {found}; this one knows up to {known}). Upgrade retroact. Nothing was
+    changed."""
+
+
+class NotADatabase(EngineFault):
+    """{path} is not a SQLite database, or it is damaged: {problem}. Nothing was changed."""
+
+
+class CommitFailed(EngineFault):
+    """The transaction of {function} was not committed: {problem}. It was rolled back whole, nothing of it happened. It can be
+    called again when the cause is gone."""
+
+
+class Closed(EngineFault):
+    """The App on {path} is closed. Open a new one."""
+
+
+# --- not errors of the platform: outcomes that a caller may meet ---------------------------------------------------------
+
+
+class RunFailed(RetroactError):
+    """Run {run!r} failed: {error}: {message}"""
+
+    blame = Blame.CODE
+
+
+class RunCancelled(RetroactError):
+    """Run {run!r} was cancelled. `retroact resume {run}` or app.resume({run!r}) goes on from its last recorded step."""
+
+    blame = Blame.CALLER

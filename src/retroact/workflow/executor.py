@@ -1,0 +1,318 @@
+"""Runs workflows to completion: new ones, and from their record those that were interrupted.
+
+Invariants:
+  * The start of a workflow is written with the first thing it does, its end with the last when that can be foreseen: a workflow of
+    three transactions costs three commits.
+  * A run that stops short of an outcome (a crash, a fault of the platform, a cancellation) keeps its record and can go on from it.
+  * When a workflow fails, what it had committed is compensated in reverse, each compensation a recorded call like any other.
+
+This module must not know which engine it works on, nor the command line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Protocol
+
+from retroact.engine.clock import Clock
+from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
+from retroact.errors import CodeChanged, EngineFault, MisplacedCall, RunCancelled
+from retroact.function.context import enter, leave
+from retroact.function.declare import Function, Kind, Options
+from retroact.function.registry import Registry
+from retroact.trace.failure import describe, revive
+from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, RunState, StepNumber
+from retroact.workflow.scope import SLEEP_NAME, Answer, Cancelled, WorkflowScope
+from retroact.workflow.step import Loop, StepRunner
+
+AnyFunction = Function[..., Any]
+
+
+def _sleep(until_us: int) -> None:
+    """Durable sleep: the record says when it ends."""
+    raise NotImplementedError(until_us)
+
+
+#: The function that a durable sleep is recorded as. Its argument is how long; its result, until when.
+SLEEP = Function(_sleep, Kind.STEP, Options(), name=SLEEP_NAME)
+
+
+class Engine(Protocol):
+    """What the executor needs of an engine."""
+
+    def transact(self, invocation: Invocation, *, start: RunStart | None = None, linger: bool = False) -> tuple[Ran, Any]: ...
+    def note(
+        self, invocation: Invocation, outcome: Outcome, began_us: int, elapsed_us: int, *, start: RunStart | None = None, linger: bool = False
+    ) -> Any: ...
+    def begin_run(self, start: RunStart) -> bool: ...
+    def end_run(self, end: RunEnd, start: RunStart | None = None, lingering: Any = None) -> None: ...
+    def settle(self) -> None: ...
+
+
+class Trace(Protocol):
+    """What the executor needs of the trace."""
+
+    def find_run(self, run: RunId) -> Run | None: ...
+    def records_of(self, run: RunId) -> list[Record]: ...
+
+
+@dataclasses.dataclass(slots=True)
+class _Progress:
+    """What is still to be written of one run."""
+
+    #: The run's start, until something is written that it can ride with.
+    start: RunStart | None
+    #: The job of the last call, when it was left open for the run's end to ride with.
+    lingering: Any = None
+    lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
+
+    def take_start(self) -> RunStart | None:
+        """The start, to the first who asks."""
+        with self.lock:
+            start, self.start = self.start, None
+            return start
+
+
+class Executor:
+    """Carries out workflows on an engine, with the functions of a registry."""
+
+    def __init__(self, engine: Engine, trace: Trace, clock: Clock, registry: Registry, modules: Mapping[str, ModuleType]) -> None:
+        self._engine = engine
+        self._trace = trace
+        self._clock = clock
+        self._registry = registry
+        self._modules = modules
+        self._loop = Loop()
+        self._steps = StepRunner(clock, self._loop.run)
+        self._scopes: dict[RunId, tuple[WorkflowScope, _Progress]] = {}
+        #: How many calls the last run of a workflow made, by fingerprint: its end is foreseen after so many.
+        self._lengths: dict[AnyFunction, int] = {}
+        self._carriers: dict[Kind, Callable[[WorkflowScope, _Progress, Invocation], Answer]] = {
+            Kind.TRANSACTION: self._transact,
+            Kind.STEP: self._step,
+            Kind.WORKFLOW: self._child,
+            Kind.INVARIANT: self._refuse,
+        }
+
+    def run(self, start: RunStart, *, recorded: list[Record] | None = None, begun: bool = False) -> Ran:
+        """Execute a workflow to its outcome and record it.
+
+        Raises CodeChanged when it does not agree with its record, RunCancelled, and EngineFault when the database failed.
+        """
+        records = {int(record.step): record for record in recorded or ()}
+        scope = WorkflowScope(start.run, start.function, self, records, start.began_us)
+        scope.resumed = recorded is not None
+        progress = _Progress(None if begun else start)
+        self._scopes[start.run] = (scope, progress)
+        try:
+            return self._outcome(scope, progress, start)
+        except Cancelled:
+            raise RunCancelled(run=start.run) from None
+        except CodeChanged as fault:
+            self._put_aside(start, progress, RunState.STOPPED, str(fault))
+            raise
+        finally:
+            del self._scopes[start.run]
+
+    def cancel(self, run: RunId) -> None:
+        """Record that a run is cancelled; if it is running, it stops at its next call."""
+        self._engine.end_run(RunEnd(run=run, state=RunState.CANCELLED, ended_us=self._clock.now_us(), reason="cancelled"))
+        running = self._scopes.get(run)
+        if running is not None:
+            running[0].cancelled.set()
+
+    def put_aside(self, run: RunId, reason: str) -> None:
+        """Record that a run cannot go on, and why."""
+        self._engine.end_run(RunEnd(run=run, state=RunState.STOPPED, ended_us=None, reason=reason))
+
+    def put_back(self, run: RunId) -> None:
+        """Record that a run that was cancelled or stopped goes on."""
+        self._engine.end_run(RunEnd(run=run, state=RunState.RUNNING, ended_us=None))
+
+    def step_alone(self, start: RunStart) -> Ran:
+        """Carry out a step that was asked for outside of a workflow: at least once, recorded when it has answered."""
+        invocation = Invocation(run=start.run, step=ALONE, function=start.function, arguments=start.arguments)
+        inquiry = self._registry.inquiry_of(start.function)
+        carried = self._steps.carry_out(invocation, inquiry, in_doubt=False, interrupt=threading.Event())
+        self._engine.note(invocation, carried.outcome, start.began_us, carried.ended_us - start.began_us)
+        return Ran(outcome=carried.outcome, error=carried.error, ended_us=carried.ended_us)
+
+    def interrupt(self) -> None:
+        """Stop all runs at their next call, without recording anything: they go on when the database is opened again."""
+        for scope, _ in list(self._scopes.values()):
+            scope.cancelled.set()
+
+    def close(self) -> None:
+        """Let the event loop go."""
+        self._loop.close()
+
+    # --- the Carrier that scopes ask ---------------------------------------------------------------------------------------
+
+    def carry_out(self, scope: WorkflowScope, invocation: Invocation) -> Answer:
+        """Do what was called and record it."""
+        _, progress = self._scopes[scope.run]
+        try:
+            self._catch_up(progress)
+            return self._carriers[invocation.function.kind](scope, progress, invocation)
+        except EngineFault as fault:
+            scope.fault = fault
+            raise
+
+    def _catch_up(self, progress: _Progress) -> None:
+        """A call was foreseen to be the last and was not: make it durable before the next. Raises CommitFailed."""
+        lingering, progress.lingering = progress.lingering, None
+        if lingering is not None:
+            self._engine.settle()
+            lingering.result()
+
+    def revive(self, outcome: Outcome, run: RunId) -> Exception:
+        """The exception that a recorded failure stands for."""
+        assert outcome.failure is not None, "only a failure is revived"
+        return revive(outcome.failure, run, self._modules)
+
+    def sleep_invocation(self, scope: WorkflowScope, step: StepNumber, seconds: float) -> Invocation:
+        """A sleep is recorded when it begins, with the time at which it ends; so a crash does not start it anew."""
+        recorded = scope.recorded.get(step)
+        until = recorded.arguments.encode() if recorded else SLEEP.schema.encode_arguments((self._clock.now_us() + int(seconds * 1e6),), {})
+        return Invocation(run=scope.run, step=step, function=SLEEP, arguments=until)
+
+    # --- one run -------------------------------------------------------------------------------------------------------------
+
+    def _outcome(self, scope: WorkflowScope, progress: _Progress, start: RunStart) -> Ran:
+        error: Exception | None = None
+        try:
+            try:
+                value = self._body(scope, start)
+            finally:
+                scope.settle()
+            outcome = Outcome(value=start.function.schema.encode_result(value).decode())
+        except Exception as raised:  # noqa: BLE001 - whatever a workflow raises is its outcome, but a fault of the platform
+            error = raised
+            outcome = Outcome(failure=describe(raised))
+        if scope.fault is not None:
+            raise scope.fault
+        reason = self._compensate(scope) if error is not None else None
+        scope.check_complete()
+        self._lengths[start.function] = scope.calls
+        state = RunState.COMMITTED if outcome.committed else RunState.ABORTED
+        ended_us = self._clock.now_us()
+        end = RunEnd(run=start.run, state=state, outcome=outcome, reason=reason, ended_us=ended_us)
+        self._engine.end_run(end, progress.take_start(), progress.lingering)
+        return Ran(outcome=outcome, error=error, ended_us=ended_us)
+
+    def _body(self, scope: WorkflowScope, start: RunStart) -> Any:
+        args, kwargs = start.function.schema.decode_arguments(start.arguments)
+        if start.function.is_async:
+            return self._loop.run(_entered(scope, start.function, args, kwargs))
+        token = enter(scope)
+        try:
+            return start.function.body(*args, **kwargs)
+        finally:
+            leave(token)
+
+    def _compensate(self, scope: WorkflowScope) -> str | None:
+        """Undo what was committed, last first. A compensation that fails is reported and does not keep the others from running."""
+        problems: list[str] = []
+        for step in sorted(scope.committed, reverse=True):
+            done = scope.committed[step]
+            compensation = self._registry.compensation_of(done.function)
+            if compensation is None:
+                continue
+            try:
+                args, kwargs = done.function.schema.decode_arguments(done.arguments)
+                scope.perform(scope.invocation(compensation, args, kwargs))
+            except Exception as error:  # noqa: BLE001 - the failure that is being compensated is the one to report
+                if scope.fault is not None:
+                    raise scope.fault from error
+                problems.append(f"compensation {compensation.name} of step {step} failed: {error}")
+        return "; ".join(problems) or None
+
+    def _put_aside(self, start: RunStart, progress: _Progress, state: RunState, reason: str) -> None:
+        end = RunEnd(run=start.run, state=state, ended_us=None, reason=reason)
+        self._engine.end_run(end, progress.take_start())
+
+    # --- one call ------------------------------------------------------------------------------------------------------------
+
+    def _foreseen(self, scope: WorkflowScope, invocation: Invocation) -> bool:
+        """Whether this call is expected to be the last of its run."""
+        return self._lengths.get(scope.function) == invocation.step == scope.calls
+
+    def _transact(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
+        linger = self._foreseen(scope, invocation)
+        ran, job = self._engine.transact(invocation, start=progress.take_start(), linger=linger)
+        progress.lingering = job if linger else None
+        return ran
+
+    def _step(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
+        began_us = self._clock.now_us()
+        if invocation.function is SLEEP:
+            return self._sleep(scope, progress, invocation, began_us)
+        inquiry = self._registry.inquiry_of(invocation.function)
+        carried = self._steps.carry_out(invocation, inquiry, in_doubt=scope.resumed, interrupt=scope.cancelled)
+        linger = self._foreseen(scope, invocation)
+        job = self._engine.note(
+            invocation, carried.outcome, began_us, carried.ended_us - began_us, start=progress.take_start(), linger=linger
+        )
+        progress.lingering = job if linger else None
+        return carried
+
+    def _sleep(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation, began_us: int) -> Answer:
+        (until_us,), _ = SLEEP.schema.decode_arguments(invocation.arguments)
+        self._engine.note(invocation, Outcome(value="null"), began_us, until_us - began_us, start=progress.take_start())
+        return self.wait_out(scope, until_us)
+
+    def wait_out(self, scope: WorkflowScope, until_us: int) -> Ran:
+        """Wait until the time that a sleep is recorded to end at."""
+        if self._clock.wait_until(until_us, scope.cancelled):
+            raise Cancelled
+        return Ran(outcome=Outcome(value="null"), ended_us=until_us)
+
+    def _child(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
+        """A workflow called by a workflow: a run of its own, named after the call, whose outcome is the call's."""
+        start = progress.take_start()
+        if start is not None:
+            self._engine.begin_run(start)
+        began_us = self._clock.now_us()
+        child = RunId(f"{scope.run}.{invocation.step}")
+        present = self._trace.find_run(child) if scope.resumed else None
+        if present is not None and present.state.terminal and present.outcome is not None:
+            ran = Ran(outcome=present.outcome, ended_us=present.ended_us or began_us)
+        else:
+            own = RunStart(
+                run=child,
+                function=invocation.function,
+                arguments=invocation.arguments,
+                began_us=present.began_us if present else began_us,
+                parent=scope.run,
+                parent_step=invocation.step,
+            )
+            records = self._trace.records_of(child) if present else None
+            ran = self._run_child(scope, own, records, begun=present is not None)
+        self._engine.note(invocation, ran.outcome, began_us, ran.ended_us - began_us)
+        return ran
+
+    def _run_child(self, scope: WorkflowScope, start: RunStart, records: list[Record] | None, *, begun: bool) -> Ran:
+        try:
+            return self.run(start, recorded=records, begun=begun)
+        except RunCancelled:
+            raise Cancelled from None
+        except CodeChanged as fault:
+            scope.fault = fault
+            raise
+
+    def _refuse(self, scope: WorkflowScope, _progress: _Progress, invocation: Invocation) -> Answer:
+        raise MisplacedCall(
+            inner=invocation.function.name,
+            inner_kind=invocation.function.kind.value,
+            outer=scope.function.name,
+            outer_kind="workflow",
+            remedy="An invariant is checked by the platform; read what you need in a @transaction.",
+        )
+
+
+async def _entered(scope: WorkflowScope, function: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    enter(scope)
+    return await function.body(*args, **kwargs)
