@@ -159,16 +159,21 @@ def life(seed: int, steps: int) -> Iterator[tuple[str | tuple[str, tuple[object,
     )
     for step in range(steps):
         yield from _step(source, seed, step)
+        if step % 14 == 13:
+            yield ("vacuum",)
 
 
 def _step(source: random.Random, seed: int, step: int) -> Iterator[tuple[str | tuple[str, tuple[object, ...]], ...]]:
     key = source.randrange(40)
     text = "".join(source.choice("abcdefghij ") for _ in range(source.randrange(60)))
-    match source.randrange(14):
+    match source.randrange(13):
         case 0 | 1 | 2:
             yield (("insert or replace into account (id, balance, note) values (?, ?, ?)", (key, source.randrange(999), text)),)
         case 3 | 4:
-            yield (("update account set balance = balance + 1 where id % 7 = ?", (key % 7,)), "delete from queue where id % 9 = 0")
+            yield (
+                ("update account set balance = balance + 1 where id % 7 = ?", (key % 7,)),
+                "delete from queue where id % 9 = 0",
+            )
         case 5:
             yield (("insert into queue (body) values (?)", (text,)), ("insert into words values (?)", (text,)))
         case 6:
@@ -184,8 +189,9 @@ def _step(source: random.Random, seed: int, step: int) -> Iterator[tuple[str | t
             yield (f"alter table extra_{seed}_{step} add column more default 5",)
         case 11:
             yield (f"alter table account add column c{seed}_{step}", "update account set note = note || 'x'")
-        case 12:
-            yield ("vacuum",)
         case _:
-            yield (f"drop table if exists extra_{seed}_{source.randrange(step + 1)}", ("update words set body = body || ' x' where rowid = ?", (key,)))
+            yield (
+                f"drop table if exists extra_{seed}_{source.randrange(step + 1)}",
+                ("update words set body = body || ' x' where rowid = ?", (key,)),
+            )
             yield (("insert into heap select ?, zeroblob(200) from account", (key,)),)

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.sqlite.pagelog_kit import Platform, check_past, connect, life
 
-from retroact.engine.sqlite.pagelog import PageLog, PageLogWriter, apply_patch, encode_patch
+from retroact.engine.sqlite.pagefile import apply_patch, encode_patch
+from retroact.engine.sqlite.pagelog import LoggedCommit, PageLog, PageLogWriter
 from retroact.errors import BeyondHistory, DamagedPage, NewerDatabase, NotADatabase
 
 
@@ -182,7 +183,7 @@ def gap_checked(platform: Platform) -> None:
     check_past(platform.path, dumps, platform.versions)
     log = PageLog(platform.path)
     assert log.horizon.number == before + 1
-    with pytest.raises(BeyondHistory, match="another program|cut short"):
+    with pytest.raises(BeyondHistory, match=r"another program|cut short"):
         log.commit(before)
     with pytest.raises(BeyondHistory):
         log.commit_of(0)
@@ -246,15 +247,21 @@ def test_a_damaged_chunk_is_found(platform: Platform, damage: str) -> None:
     platform.close()
     log = PageLog(platform.path)
     chain = "place >> 32 = 2 and place & 4294967295"
-    newest = f"select max(place) from pagelog_chunk where {chain} < (select max(place) & 4294967295 from pagelog_chunk where {chain})"
+    newest = (
+        f"select max(place) from pagelog_chunk where {chain} < (select max(place) & 4294967295 from pagelog_chunk where {chain})"
+    )
     edit(platform.path, f"{damage} where place = ({newest})")
     problems = list(log.verify())
     assert problems
     assert all(isinstance(problem, DamagedPage) for problem in problems)
     assert "page" in str(problems[0])
-    with pytest.raises(DamagedPage):
-        for number in range(1, platform.number + 1):
+    damaged = 0
+    for number in range(1, platform.number + 1):
+        try:
             log.page(2, number)
+        except DamagedPage:
+            damaged += 1
+    assert damaged
 
 
 @pytest.mark.parametrize("column", ["version", "pages", "persisted_us", "changed", "crc"])
@@ -286,7 +293,9 @@ def test_bytes_overwritten_in_the_file_are_found(platform: Platform) -> None:
     side = Path(f"{platform.path}-pages")
     original = side.read_bytes()
     log = PageLog(platform.path)
-    image = next(data for (data,) in apsw.Connection(str(side)).execute("select data from pagelog_chunk where length(data) > 300"))
+    image = next(
+        data for (data,) in apsw.Connection(str(side)).execute("select data from pagelog_chunk where length(data) > 300")
+    )
     found = bytes(image)[:200]
     copy = platform.path.parent / "copy.db"
     shutil.copy(platform.path, copy)
@@ -303,7 +312,7 @@ def test_what_does_not_continue_is_refused(platform: Platform) -> None:
     with pytest.raises(ValueError, match="begins at frame"):
         platform.log.append(commits[1:])
     with pytest.raises(ValueError, match="comes after"):
-        platform.log.append(commits[::-1][1:] + [commits[1].__class__(commits[1].wal, 0, 0)])
+        platform.log.append([commits[0], LoggedCommit(commits[1].wal, 0, 0)])
     platform.log.append(commits)
     assert platform.log.last_commit.number == platform.number
 

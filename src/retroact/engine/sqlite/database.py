@@ -13,14 +13,14 @@ from pathlib import Path
 import apsw
 
 from retroact.engine.sqlite.queries import script
-from retroact.errors import EngineFault, NewerDatabase, NoProject, NotADatabase
+from retroact.errors import NewerDatabase, NoProject, NotADatabase
 
 SCHEMA_VERSION = 1
 _MAGIC = b"SQLite format 3\x00"
 
 
 def open_writer(path: Path) -> apsw.Connection:
-    """The one connection that writes. Creates the file and the tables of the trace. Raises NotADatabase, NewerDatabase."""
+    """The one connection that writes, before anything is written on it. Creates the file. Raises NotADatabase, NewerDatabase."""
     check_file(path)
     try:
         database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, statementcachesize=512)
@@ -31,19 +31,22 @@ def open_writer(path: Path) -> apsw.Connection:
         database.wal_autocheckpoint(0)
         database.pragma("foreign_keys", True)
         check_schema(database, path)
-        with database:
-            for statement in split(script("schema.sql")):
-                database.execute(statement)
-            database.execute("insert or ignore into retroact_meta values ('schema', ?)", (str(SCHEMA_VERSION),))
-    except apsw.NotADBError as error:
+    except (apsw.NotADBError, apsw.CorruptError, apsw.CantOpenError, apsw.ReadOnlyError, apsw.FullError) as error:
         raise NotADatabase(path=path, problem=error) from None
-    except apsw.CorruptError as error:
-        raise NotADatabase(path=path, problem=error) from None
-    except (apsw.CantOpenError, apsw.ReadOnlyError, apsw.FullError) as error:
-        raise EngineFault from error
     if mode != "wal":
         raise NotADatabase(path=path, problem="it cannot be put in WAL mode")
     return database
+
+
+def create_trace(database: apsw.Connection) -> None:
+    """Create the tables of the trace where they are missing."""
+    if database.table_exists("main", "retroact_meta"):
+        return
+    database.execute("begin immediate")
+    for statement in split(script("schema.sql")):
+        database.execute(statement)
+    database.execute("insert or ignore into retroact_meta values ('schema', ?)", (str(SCHEMA_VERSION),))
+    database.execute("commit")
 
 
 def open_reader(path: Path) -> apsw.Connection:

@@ -26,7 +26,7 @@ from retroact.engine.clock import Clock, monotonic
 from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection
-from retroact.engine.sqlite.database import check_file, open_reader, open_writer
+from retroact.engine.sqlite.database import check_file, create_trace, open_reader, open_writer
 from retroact.engine.sqlite.historian import Historian
 from retroact.engine.sqlite.lock import WriterLock
 from retroact.engine.sqlite.queries import queries
@@ -40,8 +40,6 @@ from retroact.trace.failure import describe
 from retroact.trace.record import Failure, Outcome, Version
 
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
-#: Frames in the WAL after which it is copied into the database and begun again.
-CHECKPOINT_FRAMES = 4000
 
 
 class SqliteEngine:
@@ -52,14 +50,12 @@ class SqliteEngine:
         self.path = path
         self.clock = clock
         self._lock = WriterLock(path)
-        self._recording = recording
         check_file(path)
         self._lock.acquire()
         try:
-            self.historian = Historian(path) if recording else None
             self._database = open_writer(path)
-            if self.historian is not None:
-                self.historian.start(self._database)
+            self.historian = Historian(path, self._database) if recording else None
+            create_trace(self._database)
             self._recorder = Recorder(self._database)
             self._connection = SqliteConnection(self._database, self._recorder.shapes)
             self.trace = TraceReader(path)
@@ -129,7 +125,7 @@ class SqliteEngine:
             self._readers.pop().database.close()
         self.trace.close()
         if self.historian is not None:
-            self.historian.close(self._database)
+            self.historian.close()
         self._database.close()
         self._lock.release()
 
@@ -193,13 +189,8 @@ class SqliteEngine:
         self._connection.shapes = self._recorder.shapes
 
     def _maintain(self) -> None:
-        """Between two groups: when the WAL is long, store it in the page log, copy it into the database and begin it again."""
-        if self.historian is None:
-            return
-        if self.historian.frames >= CHECKPOINT_FRAMES:
-            self.historian.store()
-            self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self.historian.checkpointed()
+        if self.historian is not None:
+            self.historian.maintain()
 
     # --- beside the writer -----------------------------------------------------------------------------------------------
 

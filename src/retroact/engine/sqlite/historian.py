@@ -1,10 +1,139 @@
-"""placeholder"""
+"""Keeps the page log up with the database: a thread that takes over each commit from the WAL, some milliseconds behind the writer.
+
+Invariants:
+  * Nothing is checkpointed before it is in the page log: `checkpoint` stores what is left first, and is called between two groups.
+  * What the thread has not stored when the process dies stands in the WAL, and is taken over when the database is opened again.
+
+This module must not know what a record is: to it a version is a number that the writer says after each commit.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+
+import apsw
+
+from retroact.engine.sqlite import wal
+from retroact.engine.sqlite.pagelog import LoggedCommit, PageLog, PageLogWriter
+from retroact.engine.sqlite.queries import queries
+from retroact.engine.sqlite.timetravel import TimeTravel
+from retroact.errors import RetroactError
+
+#: How far the page log may lag behind (seconds, frames).
+LAG_SECONDS = 0.05
+LAG_FRAMES = 1000
+#: Frames in the WAL after which it is copied into the database and begun again.
+CHECKPOINT_FRAMES = 4000
+
+
 class Historian:
-    frames=0
-    def __init__(self,path): pass
-    def start(self,db): db.set_wal_hook(self.hook); 
-    def hook(self,db,name,n): self.frames=n; return 0
-    def committed(self,v,t): pass
-    def store(self): pass
-    def checkpointed(self): pass
-    def close(self,db): db.wal_checkpoint(mode=3)
+    """The page log of a database that this process writes."""
+
+    def __init__(self, path: Path, database: apsw.Connection) -> None:
+        """Take over what stands in the WAL. `database` is the writer's connection, in WAL mode, before it has written anything."""
+        self.path = path
+        #: The last problem of the page log, if it has one: then the WAL is kept until it is gone.
+        self.trouble: Exception | None = None
+        self._database = database
+        self._wal_path = path.with_name(path.name + "-wal")
+        self._log = PageLogWriter(path)
+        self._log.catch_up(self._wal_path, self._version_at)
+        self._frames = 0
+        self._notes: list[tuple[int, int, int]] = []
+        self._version = self._log.last_commit.version
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._behind = threading.Event()
+        self._far_behind = threading.Event()
+        database.set_wal_hook(self._grown)
+        self._thread = threading.Thread(target=self._follow, name="retroact-historian", daemon=True)
+        self._thread.start()
+
+    def committed(self, version: int, now_us: int) -> None:
+        """The writer has committed; `version` is the newest that it holds. Cheap: the work is done elsewhere."""
+        self._notes.append((self._frames, version, now_us))
+        if not self._behind.is_set():
+            self._behind.set()
+        if self._frames > LAG_FRAMES and not self._far_behind.is_set():
+            self._far_behind.set()
+
+    def maintain(self) -> None:
+        """Between two groups: when the WAL is long, store the rest of it, copy it into the database, and let it begin again."""
+        if self._frames >= CHECKPOINT_FRAMES:
+            try:
+                self.store()
+                self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except (apsw.Error, OSError, RetroactError, ValueError) as error:
+                self.trouble = error
+            self._frames = 0
+
+    def store(self) -> None:
+        """Take over every commit noted so far; when this returns it is durable in the page log."""
+        with self._lock:
+            notes, self._notes = self._notes, []
+            if not notes:
+                return
+            try:
+                self._take_over(notes)
+            except BaseException:
+                self._notes = [*notes, *self._notes]
+                raise
+            self.trouble = None
+
+    def close(self) -> None:
+        """Store everything and copy it into the database, so that both files stand by themselves. The database is closed next."""
+        self._stop.set()
+        self._behind.set()
+        self._far_behind.set()
+        self._thread.join()
+        self.store()
+        self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._log.note_closed()
+        self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._log.close()
+
+    def _grown(self, _database: apsw.Connection, _name: str, frames: int) -> int:
+        self._frames = frames
+        return apsw.SQLITE_OK
+
+    def _take_over(self, notes: list[tuple[int, int, int]]) -> None:
+        known = {frame: (version, now_us) for frame, version, now_us in notes}
+        descriptor = os.open(self._wal_path, os.O_RDONLY)
+        try:
+            header = wal.read_header(descriptor)
+            assert header is not None, "a commit was noted and there is no WAL"
+            commits: list[LoggedCommit] = []
+            now_us = notes[0][2]
+            for commit in wal.read_commits(descriptor, header, self._log.next_frame(header), notes[-1][0]):
+                # A commit that nobody noted was made by another program: it brought no version.
+                self._version, now_us = known.get(commit.end_frame, (self._version, now_us))
+                commits.append(LoggedCommit(commit, self._version, now_us))
+            self._log.append(commits)
+        finally:
+            os.close(descriptor)
+
+    def _follow(self) -> None:
+        while not self._stop.is_set():
+            self._behind.wait()
+            self._far_behind.wait(LAG_SECONDS)
+            self._behind.clear()
+            self._far_behind.clear()
+            try:
+                self.store()
+            except (apsw.Error, OSError, RetroactError, ValueError, AssertionError) as error:
+                self.trouble = error
+
+    def _version_at(self, commit_number: int) -> int:
+        """The newest version as of a commit that was found in the WAL: asked of the state itself."""
+        log = PageLog(self.path)
+        travel = TimeTravel(self.path, log)
+        try:
+            database = travel.open(commit_number)
+            if not database.table_exists("main", "retroact_record"):
+                return 0
+            return database.execute(queries()["last_version"]).get or 0
+        finally:
+            travel.close()
+            log.close()

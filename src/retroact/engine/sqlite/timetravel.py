@@ -1,3 +1,4 @@
+# ruff: noqa: N802, ARG002 - SQLite names these methods and what they take.
 """Past states as connections: a SQLite file layer that shows the database as it was after any commit, and lets it be written.
 
 A connection opened here reads pages from the page log, or from the main file where the log has nothing, and keeps what it writes

@@ -1,7 +1,7 @@
 """The write-ahead log file of SQLite, read as bytes: its header, its frames, and the commits they make up.
 
 This module knows the file format (https://sqlite.org/fileformat2.html#walformat) and nothing else. It must not know the page log,
-the trace, or any SQLite connection: it is handed an open file and gives back what stands in it.
+the trace, or any SQLite connection: it is handed an open file and gives back what it holds.
 
 Invariants:
 
@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 _HEADER = struct.Struct(">8I")
 _FRAME = struct.Struct(">6I")
+_CHECKSUM = struct.Struct(">2I")
 _MAGIC_LITTLE = 0x377F0682
 _MAGIC_BIG = 0x377F0683
 _FORMAT = 3007000
@@ -33,7 +34,7 @@ _READ_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class WalHeader:
-    """The header of one generation of a write-ahead log. The salts change whenever the file is begun again."""
+    """The header of one generation of a write-ahead log. The salts change when the file is begun again."""
 
     page_size: int
     salts: tuple[int, int]
@@ -94,9 +95,7 @@ def read_commits(
             first = number + 1
 
 
-def _frames(
-    fd: int, header: WalHeader, start: int, end: int | None, verify: bool
-) -> Iterator[tuple[int, int, int, bytes]]:
+def _frames(fd: int, header: WalHeader, start: int, end: int | None, verify: bool) -> Iterator[tuple[int, int, int, bytes]]:
     """The valid frames from `start` on: (frame number, page number, size of the database or 0, image)."""
     size = _FRAME.size + header.page_size
     at_once = max(1, _READ_BYTES // size)
@@ -125,13 +124,13 @@ def _frames(
 
 
 def _checksum_before(fd: int, header: WalHeader, start: int) -> tuple[int, int] | None:
-    """The cumulative checksum that frame `start` continues: that of the frame before it, or of the header; None: no such frame."""
+    """The cumulative checksum that frame `start` continues: that of the frame before it, or the header; None: no frame."""
     if start == 0:
         return header.checksum
-    raw = os.pread(fd, 8, _HEADER.size + (start - 1) * (_FRAME.size + header.page_size) + 16)
-    if len(raw) < 8:
+    raw = os.pread(fd, _CHECKSUM.size, _HEADER.size + (start - 1) * (_FRAME.size + header.page_size) + 16)
+    if len(raw) < _CHECKSUM.size:
         return None
-    first, second = struct.unpack(">2I", raw)
+    first, second = _CHECKSUM.unpack(raw)
     return first, second
 
 

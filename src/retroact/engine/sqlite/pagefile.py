@@ -1,0 +1,334 @@
+"""The side file of the page log: its rows, their checksums, and how versions of a page are packed into them.
+
+What the page log means, and what must always hold of it, stands in pagelog.py; this module must not know it. It knows the tables
+of pagelog.sql, and never the database that is logged.
+
+A chunk is a run of versions of one page, compressed: the whole image or a patch for its first commit, and then, for each further
+one, how many commits later it is (4 bytes) and a patch. A patch is the number of changed runs, (offset, length - 1) of each, all
+2 bytes, and then the new bytes of all runs. The compressor's dictionary is the image the chunk continues from: what SQLite does
+to a page is mostly moving bytes that were there, and appending rows that look like the rows before them.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, NamedTuple, cast
+
+import apsw
+
+from retroact.errors import DamagedPage, NewerDatabase
+
+SUFFIX: Final = "-pages"
+FORMAT: Final = 1
+CACHED_PAGES: Final = 2000  # page images that reader and writer each keep in memory
+
+_LEVEL = 6
+CHUNK_VERSIONS = 24  # a reader decodes half a chunk in vain on average
+_CHAIN_CHUNKS = 16
+_CHAIN_VERSIONS = 96
+_CHAIN_WEIGHT = 2  # patches may grow to this many times their keyframe
+_BLOCK = 256
+_SMALL_PAGE = 4096
+WHOLE = 1
+PATCH = 0
+
+_SELECT_CHAIN = "select place, last, kind, crc, data from pagelog_chunk where place between ?1 and ?2 order by place desc"
+_SELECT_COMMIT = "select n, version, pages, persisted_us, changed, crc from pagelog_commit where n = ?1"
+_SELECT_META = (
+    "select format, page_size, base, reason, salt_1, salt_2, frames, main_size, main_mtime, unsettled from pagelog_meta"
+)
+INSERT_CHUNK = "insert into pagelog_chunk (place, last, kind, crc, data) values (?, ?, ?, ?, ?)"
+INSERT_COMMIT = "insert into pagelog_commit (n, version, pages, persisted_us, changed, crc) values (?, ?, ?, ?, ?, ?)"
+
+_TYPICAL = (
+    b"indexsqlite_autoindex_tablesqlite_sequence(name,seq)CREATE TABLE  (id INTEGER PRIMARY KEY,  TEXT NOT NULL UNIQUE"
+    b'{"items":[{"id":1,"name":"","status":"ok","amount":100,"error":null,"result":true,"args":[1,2,3]}]}'
+    b'[[1,{"i":18,"b":1001},1,"update  set  =  + 1 where id = ?"],[2,{"i":24,"b":999},0,"insert into  values (?, ?)"],["'
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Commit:
+    """One commit of the database, and so one past state of it.
+
+    `version` is the last trace version the state contains; `pages` its size in pages; `persisted_us` microseconds since 1970.
+    """
+
+    number: int
+    version: int
+    pages: int
+    persisted_us: int
+    changed_pages: int
+
+
+class Meta(NamedTuple):
+    format: int
+    page_size: int
+    base: int | None
+    reason: str
+    salt_1: int
+    salt_2: int
+    frames: int
+    main_size: int | None
+    main_mtime: int | None
+    unsettled: int | None
+
+
+class ChunkRow(NamedTuple):
+    place: int
+    last: int
+    kind: int
+    crc: int
+    data: bytes
+
+    @property
+    def page(self) -> int:
+        return self.place >> 32
+
+    @property
+    def first(self) -> int:
+        return self.place & 0xFFFFFFFF
+
+
+# --- patches ------------------------------------------------------------------------------------------------------------
+
+_RUN = re.compile(rb"[^\0]+(?:\0{1,7}[^\0]+)*")  # a new run costs 4 bytes, and some of the compressor's patience
+_COUNT = struct.Struct("<H")
+_DELTA = struct.Struct("<I")
+
+
+def encode_patch(old: bytes, new: bytes) -> bytes:
+    """What must be written over `old` to make it `new`; both are pages of the same size, of at most 65,536 bytes."""
+    runs: list[int] = []
+    parts: list[bytes] = []
+    for start, end in _changed_blocks(old, new):
+        mixed = int.from_bytes(old[start:end], "little") ^ int.from_bytes(new[start:end], "little")
+        for run in _RUN.finditer(mixed.to_bytes(end - start, "little")):
+            first, last = start + run.start(), start + run.end()
+            runs += (first, last - first - 1)
+            parts.append(new[first:last])
+    return struct.pack(f"<H{len(runs)}H", len(runs) // 2, *runs) + b"".join(parts)
+
+
+def apply_patch(image: bytearray, patches: bytes, at: int = 0) -> int:
+    """Write the patch that begins at `at` in `patches` over `image`. The offset where the patch ends."""
+    (count,) = _COUNT.unpack_from(patches, at)
+    runs = struct.unpack_from(f"<{2 * count}H", patches, at + 2)
+    at += 2 + 4 * count
+    for index in range(0, 2 * count, 2):
+        offset = runs[index]
+        end = at + runs[index + 1] + 1
+        image[offset : offset + end - at] = patches[at:end]
+        at = end
+    return at
+
+
+def _changed_blocks(old: bytes, new: bytes) -> Iterator[tuple[int, int]]:
+    """The stretches of whole blocks in which two pages differ. Comparing first is ten times as fast as combining all of it."""
+    start = None
+    for offset in range(0, len(new), _BLOCK):
+        if old[offset : offset + _BLOCK] == new[offset : offset + _BLOCK]:
+            if start is not None:
+                yield start, offset
+                start = None
+        elif start is None:
+            start = offset
+    if start is not None:
+        yield start, len(new)
+
+
+# --- chunks -------------------------------------------------------------------------------------------------------------
+
+
+def _compress(plain: bytes, dictionary: bytes) -> bytes:
+    # A window just large enough for the page: setting up a larger one takes three times as long as all the rest.
+    window = -13 if len(dictionary) <= _SMALL_PAGE else -15
+    packer = zlib.compressobj(_LEVEL, zlib.DEFLATED, window, 5, zlib.Z_DEFAULT_STRATEGY, dictionary)
+    return packer.compress(plain) + packer.flush()
+
+
+def _decompress(data: bytes, dictionary: bytes) -> bytes:
+    return zlib.decompressobj(-15, dictionary).decompress(data)
+
+
+def _checksum(key: Iterable[object], data: bytes = b"") -> int:
+    """A signed 32-bit number, which SQLite stores in four bytes."""
+    return zlib.crc32(data, zlib.crc32(",".join(map(str, key)).encode())) - (1 << 31)
+
+
+def _place(page: int, number: int) -> int:
+    return page << 32 | number
+
+
+def commit_row(commit: Commit) -> tuple[int, int, int, int, int, int]:
+    row = (commit.number, commit.version, commit.pages, commit.persisted_us, commit.changed_pages)
+    return (*row, _checksum(row))
+
+
+class Chain:
+    """What is known of a page at its newest version: enough to continue it. Mutable, one per page in the writer's cache."""
+
+    __slots__ = ("chunks", "crc", "image", "patch_bytes", "versions", "whole_bytes")
+
+    def __init__(self, image: bytes) -> None:
+        self.image = image
+        self.crc = 0
+        self.chunks = 0
+        self.versions = 0
+        self.patch_bytes = 0
+        self.whole_bytes = 0
+
+    def is_long(self) -> bool:
+        """Whether the next chunk should begin with the whole image, so that reading the page stays quick."""
+        heavy = self.chunks >= _CHAIN_CHUNKS // 3 and self.patch_bytes > _CHAIN_WEIGHT * self.whole_bytes
+        return heavy or self.chunks >= _CHAIN_CHUNKS or self.versions >= _CHAIN_VERSIONS
+
+    def extend(self, kind: int, versions: int, size: int) -> None:
+        if kind == WHOLE:
+            self.chunks, self.versions, self.patch_bytes, self.whole_bytes = 0, 0, 0, size
+        else:
+            self.patch_bytes += size
+        self.chunks += 1
+        self.versions += versions
+
+
+class Draft:
+    """A chunk while versions are added to it."""
+
+    __slots__ = ("_dictionary", "_parts", "first", "kind", "last", "page", "versions")
+
+    def __init__(self, page: int, number: int, old: bytes | None, image: bytes) -> None:
+        """Begin with `image` as of commit `number`: as a patch to `old`, or whole if that is None."""
+        self.page = page
+        self.first = self.last = number
+        self.kind = WHOLE if old is None else PATCH
+        self.versions = 1
+        self._dictionary = _TYPICAL if old is None else old
+        self._parts = [image if old is None else encode_patch(old, image)]
+
+    def add(self, number: int, old: bytes, image: bytes) -> None:
+        self._parts += (_DELTA.pack(number - self.last), encode_patch(old, image))
+        self.last = number
+        self.versions += 1
+
+    def seal(self, chain: Chain) -> tuple[int, int, int, int, bytes]:
+        """The row of the chunk, which from now on is the last of `chain`."""
+        data = _compress(b"".join(self._parts), self._dictionary)
+        key = (_place(self.page, self.first), self.last, self.kind)
+        chain.crc = _checksum((*key, chain.crc), data)
+        chain.extend(self.kind, self.versions, len(data))
+        return (*key, chain.crc, data)
+
+
+def unpack(row: ChunkRow, image: bytes, page_size: int, until: int) -> tuple[bytes, list[int]]:
+    """The image after the versions of a chunk up to commit `until`, and the commits of these versions."""
+    if row.kind == WHOLE:
+        plain = _decompress(row.data, _TYPICAL)
+        result = bytearray(plain[:page_size])
+        at = page_size
+    else:
+        plain = _decompress(row.data, image)
+        result = bytearray(image)
+        at = apply_patch(result, plain)
+    number = row.first
+    numbers = [number]
+    while at < len(plain):
+        (delta,) = _DELTA.unpack_from(plain, at)
+        number += delta
+        if number > until:
+            break
+        at = apply_patch(result, plain, at + _DELTA.size)
+        numbers.append(number)
+    return bytes(result), numbers
+
+
+# --- the side file, as reader and writer share it -------------------------------------------------------------------------
+
+
+class SideFile:
+    """The open side file: its rows, checked. Not for use by two threads at once."""
+
+    def __init__(self, path: str, flags: int) -> None:
+        self.path = path
+        self.connection = apsw.Connection(path, flags=flags)
+        self.connection.set_busy_timeout(10_000)
+
+    def meta(self) -> Meta:
+        meta = Meta(*cast("Meta", self.connection.execute(_SELECT_META).fetchall()[0]))
+        if meta.format > FORMAT:
+            raise NewerDatabase(path=self.path, found=meta.format, known=FORMAT)
+        return meta
+
+    def commit(self, number: int) -> Commit:
+        """The row of commit `number`, checked."""
+        try:
+            rows = self.connection.execute(_SELECT_COMMIT, (number,)).fetchall()
+        except apsw.CorruptError as error:
+            raise self.damage("count", number, f"cannot be read ({error})") from error
+        if not rows:
+            raise self.damage("count", number, "is missing")
+        row = rows[0]
+        if _checksum(row[:5]) != row[5]:
+            raise self.damage("count", number, "was changed after it was written")
+        _, version, pages, persisted_us, changed = cast("tuple[int, int, int, int, int]", row[:5])
+        return Commit(number=number, version=version, pages=pages, persisted_us=persisted_us, changed_pages=changed)
+
+    def last_number(self) -> int:
+        """The number of the newest commit, 0 if there is none."""
+        number = self.connection.execute("select max(n) from pagelog_commit").fetchall()[0][0]
+        return cast("int | None", number) or 0
+
+    def chain(self, page: int, number: int) -> tuple[list[ChunkRow], int]:
+        """The chunks needed to know `page` as of commit `number`, oldest first, and the checksum the oldest is seeded with."""
+        rows: list[ChunkRow] = []
+        seed = 0
+        # The cursor must be closed before anything else is asked: an open one holds on to an old state of the side file.
+        cursor = self.connection.execute(_SELECT_CHAIN, (_place(page, 0), _place(page, number)))
+        try:
+            for values in cursor:
+                row = ChunkRow(*cast("ChunkRow", values))
+                if rows and rows[-1].kind == WHOLE:
+                    seed = row.crc
+                    break
+                rows.append(row)
+        except apsw.CorruptError as error:
+            raise self.damage(page, number, f"cannot be read ({error})") from error
+        finally:
+            cursor.close()
+        rows.reverse()
+        return rows, seed
+
+    def rebuild(self, page: int, number: int, page_size: int) -> Chain | None:
+        """The page as of commit `number`, or None if the log does not know it."""
+        rows, seed = self.chain(page, number)
+        if not rows:
+            return None
+        if rows[0].kind != WHOLE:
+            raise self.damage(page, rows[0].first, "has no whole image to begin with")
+        chain = Chain(b"")
+        chain.crc = seed
+        for row in rows:
+            problem = self.problem(row, chain.crc)
+            if problem:
+                raise self.damage(page, row.first, problem)
+            try:
+                chain.image, numbers = unpack(row, chain.image, page_size, number)
+            except (zlib.error, struct.error) as error:
+                raise self.damage(page, row.first, f"cannot be decoded ({error})") from error
+            chain.crc = row.crc
+            chain.extend(row.kind, len(numbers), len(row.data))
+        return chain
+
+    def problem(self, row: ChunkRow, seed: int) -> str | None:
+        if not isinstance(row.data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - an edited row may hold anything
+            return "was changed after it was written"
+        if _checksum((row.place, row.last, row.kind, seed), row.data) != row.crc:
+            return "was changed after it was written, or what was before it is missing"
+        return None
+
+    def damage(self, page: int | str, number: int, problem: str) -> DamagedPage:
+        return DamagedPage(path=self.path, page=page, commit=number, problem=problem)
