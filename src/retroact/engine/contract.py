@@ -6,10 +6,12 @@ This module must not know any database. Whoever needs an engine is written again
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
+from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.record import Outcome, RunId, RunState, StepNumber
+from retroact.trace.record import Change, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,3 +65,81 @@ class Ran:
     error: Exception | None = None
     #: When it was executed, in microseconds since the epoch.
     ended_us: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """What a body did on a branch."""
+
+    outcome: Outcome
+    error: Exception | None
+    statements: tuple[Statement, ...]
+    changes: tuple[Change, ...]
+
+
+class SchemaMoved(Exception):  # noqa: N818 - a signal between modules, never an error of the user's
+    """A record changed the schema: the state after it is to be opened, not reached row by row."""
+
+    def __init__(self, version: Version) -> None:
+        super().__init__(version)
+        self.version = version
+
+
+class Branch(Protocol):
+    """A past state that can be read, run upon and changed; the database never knows. For one thread at a time."""
+
+    version: Version
+
+    def attempt(self, invocation: Invocation, now_us: int, seed: str, observer: Callable[..., None] | None = None) -> Trial:
+        """Run the body of a transaction in its own moment. Its effects stay until `keep` or `undo`."""
+        ...
+
+    def keep(self) -> None:
+        """Let the effects of the last trial stand."""
+        ...
+
+    def undo(self) -> None:
+        """Take the effects of the last trial back."""
+        ...
+
+    def holds(self, invariant: Invocation) -> tuple[bool, str | None]:
+        """Whether an invariant holds here, and what it raised if it did."""
+        ...
+
+    def advance(self, record: Record) -> None:
+        """Apply what a record changed. Raises SchemaMoved."""
+        ...
+
+    def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Read the state: column names and rows."""
+        ...
+
+    def close(self) -> None:
+        """Let the branch go."""
+        ...
+
+
+class Trace(Protocol):
+    """The records of one database, read."""
+
+    def run(self, run: RunId) -> Run: ...
+    def find_run(self, run: RunId) -> Run | None: ...
+    def runs(self, *, since_us: int = 0, until_us: int = 2**62, most: int = -1) -> list[Run]: ...
+    def records_of(self, run: RunId) -> list[Record]: ...
+    def records_between(self, after: int, until: int) -> Iterator[Record]: ...
+    def code(self, digest: str) -> Code | None: ...
+    def last_version(self) -> Version: ...
+    def verify(self, after: int = 0, until: int = 2**62) -> Version: ...
+
+
+class History(Protocol):
+    """The past of one database."""
+
+    @property
+    def trace(self) -> Trace:
+        """Its records."""
+        ...
+
+    def at(self, version: int) -> Branch:
+        """The state as of a version, as a branch of its own. Raises UnknownVersion, BeyondHistory, DamagedPage."""
+        ...

@@ -1,0 +1,1 @@
+"""Run the trace again, faithfully: the recorded code, each transaction at the state that it saw, compared with its record."""

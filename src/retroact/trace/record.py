@@ -27,6 +27,8 @@ class Verb(enum.StrEnum):
     INSERT = "i"
     UPDATE = "u"
     DELETE = "d"
+    #: Not a row: the transaction changed the schema, so the state after it is not reached row by row.
+    SCHEMA = "s"
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):

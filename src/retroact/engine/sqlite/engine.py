@@ -159,6 +159,7 @@ class SqliteEngine:
                 elapsed_us=elapsed_us,
                 notes=connection.notes,
                 row_notes=connection.row_notes if committed else None,
+                schema=committed and connection.schema_changed,
             )
             database.execute("release attempt")
         except apsw.ConstraintError:

@@ -94,7 +94,7 @@ from retroact_record where version > ? and version <= ? order by version
 -- name: chained
 -- the records with their links, to see whether one was changed
 select version, run, step, attempt, function, arguments, snapshot, began_us, elapsed_us, value, failure, statements, changes, chain
-from retroact_record where version > ? order by version
+from retroact_record where version > ? and version <= ? order by version
 
 -- name: link
 -- the link of one record

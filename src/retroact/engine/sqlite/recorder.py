@@ -83,9 +83,10 @@ class Recorder:
         snapshot: Version | None = None,
         notes: Sequence[Note] = (),
         row_notes: list[RowNote] | None = None,
+        schema: bool = False,
     ) -> Version:
         """Write a record. Raises apsw.ConstraintError when the invocation has one already."""
-        changes = encode_changes(self._database, self.relations, row_notes) if row_notes else None
+        changes = encode_changes(self._database, self.relations, row_notes or [], schema=schema) if row_notes or schema else None
         version = self.version + 1
         row = (
             version,

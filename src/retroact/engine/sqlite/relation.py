@@ -55,26 +55,40 @@ class Relations:
         """The table as it is now."""
         return self._current.get(name) or self._look(database, name)
 
+    def unnamed(self, name: str, width: int) -> Relation:
+        """A table of that width whose columns are no longer known by name."""
+        return self._numbered(Relation(0, name, tuple(f"column{i}" for i in range(width)), has_rowid=True))
+
     def _look(self, database: apsw.Connection, name: str) -> Relation:
         columns = tuple(row[0] for row in database.execute("select name from pragma_table_xinfo(?)", (name,)))
         without = database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
-        relation = Relation(0, name, columns, not without)
-        key = (name, relation.stored_columns())
+        relation = self._current[name] = self._numbered(Relation(0, name, columns, not without))
+        return relation
+
+    def _numbered(self, relation: Relation) -> Relation:
+        key = (relation.name, relation.stored_columns())
         number = self._numbers.get(key)
         relation = dataclasses.replace(relation, number=number or max(self.by_number, default=0) + 1)
         if number is None:
             self._numbers[key] = relation.number
             self.by_number[relation.number] = relation
             self.fresh.append(relation)
-        self._current[name] = relation
         return relation
 
 
-def encode_changes(database: apsw.Connection, relations: Relations, notes: list[RowNote]) -> str | None:
-    """The changes of one transaction as JSON, None when there are none."""
-    if not notes:
+def encode_changes(database: apsw.Connection, relations: Relations, notes: list[RowNote], *, schema: bool = False) -> str | None:
+    """The changes of one transaction as JSON, None when there are none. `schema`: it changed more than rows."""
+    if not notes and not schema:
         return None
-    return encode_json([_encode(relations.current(database, note[0]), note) for note in notes]).decode()
+    entries = [_encode(_relation(database, relations, note), note) for note in notes]
+    return encode_json([[0, Verb.SCHEMA, None, None], *entries] if schema else entries).decode()
+
+
+def _relation(database: apsw.Connection, relations: Relations, note: RowNote) -> Relation:
+    """The table of a change, which a later statement of the same transaction may have dropped or altered."""
+    relation = relations.current(database, note[0])
+    width = len(note[4] or note[5] or ())
+    return relation if len(relation.columns) == width else relations.unnamed(note[0], width)
 
 
 def _encode(relation: Relation, note: RowNote) -> list[Any]:
@@ -99,7 +113,10 @@ def decode_changes(relations: dict[int, Relation], stored: str | None) -> tuple[
     """The changes that were encoded."""
     if not stored:
         return ()
-    return tuple(_decode(relations[entry[0]], entry) for entry in decode_json(stored))
+    return tuple(_SCHEMA if entry[0] == 0 else _decode(relations[entry[0]], entry) for entry in decode_json(stored))
+
+
+_SCHEMA = Change(table="", verb=Verb.SCHEMA, rowid=None, rowid_after=None, before=None, after=None)
 
 
 def _decode(relation: Relation, entry: list[Any]) -> Change:

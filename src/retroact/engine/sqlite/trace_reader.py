@@ -94,11 +94,11 @@ class TraceReader:
         sources = tuple(Source(name=n, path=p, text=self._all("source", (h,))[0][0]) for n, p, h in decode_json(listed))
         return Code(main=main, sources=sources)
 
-    def verify(self, after: int = 0) -> Version:
-        """Check the chain of all records after a version, and return the last one. Raises DamagedTrace."""
+    def verify(self, after: int = 0, until: int = 2**62) -> Version:
+        """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
         previous = self._all("link", (after,))[0][0] if after else 0
         expected = after
-        for row in self._database.execute(self._sql["chained"], (after,)):
+        for row in self._database.execute(self._sql["chained"], (after, until)):
             version, link = row[0], row[-1]
             if version != expected + 1:
                 raise DamagedTrace(version=expected + 1, database=self.path, problem="it is missing", last_good=expected)

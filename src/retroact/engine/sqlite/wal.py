@@ -46,7 +46,7 @@ class WalHeader:
 class WalCommit:
     """One complete commit: the last image of each page it wrote, and the size of the database after it.
 
-    `first_frame` and `end_frame` count frames from the beginning of the file; `end_frame` is the first that is not of this commit.
+    `first_frame` and `end_frame` count frames from the beginning of the file; `end_frame` is the first of the next commit.
     """
 
     frames: tuple[tuple[int, bytes], ...]

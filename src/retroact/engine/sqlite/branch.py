@@ -1,0 +1,220 @@
+"""A past state to run upon: recorded changes are applied to it, bodies are tried on it, invariants checked; the database never knows.
+
+A branch is in no transaction between calls. A trial leaves one open until it is kept or undone.
+
+This module must not know why a body is run again, nor what its results are compared with.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import apsw
+
+from retroact.engine.attempt import execute, transaction_scope
+from retroact.engine.contract import Invocation, SchemaMoved, Trial
+from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
+from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
+from retroact.errors import BadStatement
+from retroact.trace.failure import describe
+from retroact.trace.record import Cell, Change, Failure, Record, Statement, Verb, Version
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Table:
+    """How rows of one table are addressed and written."""
+
+    columns: tuple[str, ...]
+    key: tuple[str, ...]
+    rowid: str | None
+
+
+class Branch:
+    """A writable past state. For use by one thread at a time."""
+
+    def __init__(self, database: apsw.Connection, version: Version) -> None:
+        self.version = version
+        self._database = database
+        database.pragma("foreign_keys", True)
+        database.pragma("recursive_triggers", False)
+        self._relations = Relations([])
+        self._tables: dict[str, _Table] = {}
+        self._has_rules: bool | None = None
+
+    @functools.cached_property
+    def _connection(self) -> SqliteConnection:
+        return SqliteConnection(self._database, Shapes({}))
+
+    # --- bodies ------------------------------------------------------------------------------------------------------------
+
+    def attempt(self, invocation: Invocation, now_us: int, seed: str, observer: StatementObserver | None = None) -> Trial:
+        """Run the body of a transaction in its own moment. Its effects stay until `keep` or `undo`; those of a body that raised
+        are undone already. `observer` is shown each statement before it is executed."""
+        database, connection = self._database, self._connection
+        database.execute("begin")
+        connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
+        connection.observer = observer
+        try:
+            executed = execute(invocation, connection, transaction_scope(invocation, connection), self._describe)
+        except BaseException:
+            self.undo()
+            raise
+        finally:
+            connection.observer = None
+        statements = tuple(_statement(note) for note in connection.notes)
+        changes: tuple[Change, ...] = ()
+        if executed.error is not None:
+            self._rollback()
+            database.execute("begin")
+        else:
+            changes = self._changes()
+        if connection.schema_changed:
+            self._forget()
+        return Trial(outcome=executed.outcome, error=executed.error, statements=statements, changes=changes)
+
+    def keep(self) -> None:
+        """Let the effects of the last trial stand."""
+        self._database.execute("commit")
+
+    def undo(self) -> None:
+        """Take the effects of the last trial back."""
+        self._rollback()
+        if self._connection.schema_changed:
+            self._forget()
+
+    def holds(self, invariant: Invocation) -> tuple[bool, str | None]:
+        """Whether an invariant holds here, and what it raised if it did."""
+        trial = self.attempt(invariant, 0, "")
+        self.undo()
+        if trial.error is not None:
+            return False, f"{type(trial.error).__name__}: {trial.error}"
+        return trial.outcome.value == "true", None
+
+    # --- recorded changes --------------------------------------------------------------------------------------------------
+
+    def advance(self, record: Record) -> None:
+        """Apply what a record changed, row by row, as it was then: no trigger fires, no rule is checked. Raises SchemaMoved when
+        it changed more than rows."""
+        if any(change.verb is Verb.SCHEMA for change in record.changes):
+            raise SchemaMoved(record.version)
+        if record.changes:
+            self._rules(enabled=False)
+            self._database.execute("begin")
+            try:
+                for change in record.changes:
+                    self._apply(change)
+            except BaseException:
+                self._database.execute("rollback")
+                raise
+            finally:
+                self._rules(enabled=True)
+            self._database.execute("commit")
+        self.version = record.version
+
+    def _apply(self, change: Change) -> None:
+        table = self._table(change.table)
+        where, key = self._address(table, change)
+        name = _quoted(change.table)
+        after = {c: v for c, v in (change.after or {}).items() if c in table.columns}
+        if change.verb is Verb.DELETE:
+            self._database.execute(f"delete from {name} where {where}", key)  # noqa: S608 - names are quoted
+        elif change.verb is Verb.INSERT:
+            if table.rowid is not None:
+                after = {table.rowid: change.rowid_after, **after}
+            columns = ", ".join(_name(c, table) for c in after)
+            marks = ", ".join("?" * len(after))
+            self._database.execute(f"insert into {name} ({columns}) values ({marks})", tuple(after.values()))  # noqa: S608
+        else:
+            if table.rowid is not None and change.rowid_after != change.rowid:
+                after = {table.rowid: change.rowid_after, **after}
+            if after:
+                sets = ", ".join(f"{_name(c, table)} = ?" for c in after)
+                self._database.execute(f"update {name} set {sets} where {where}", (*after.values(), *key))  # noqa: S608
+
+    def _address(self, table: _Table, change: Change) -> tuple[str, tuple[Cell, ...]]:
+        if table.rowid is not None:
+            return f"{table.rowid} = ?", (change.rowid,)
+        before: Mapping[str, Cell] = change.before or {}
+        return " and ".join(f"{_quoted(c)} is ?" for c in table.key), tuple(before.get(c) for c in table.key)
+
+    def _table(self, name: str) -> _Table:
+        table = self._tables.get(name)
+        if table is None:
+            rows = self._database.execute("select name, type, pk, hidden from pragma_table_xinfo(?)", (name,)).fetchall()
+            without = self._database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
+            key = tuple(n for n, _, pk, _ in sorted(rows, key=lambda r: r[2]) if pk)
+            alias = key[0] if len(key) == 1 and not without and any(n == key[0] and t.upper() == "INTEGER" for n, t, _, _ in rows) else None
+            columns = tuple(n for n, _, _, hidden in rows if hidden == 0 and n != alias)
+            taken = {n.lower() for n, _, _, _ in rows}
+            rowid = None if without else next(r for r in ("rowid", "_rowid_", "oid") if r not in taken)
+            table = self._tables[name] = _Table(columns, key, rowid)
+        return table
+
+    def _rules(self, *, enabled: bool) -> None:
+        """Switch triggers and foreign keys, if there are any: switching makes SQLite forget its prepared statements."""
+        if self._has_rules is None:
+            rules = "select 1 from sqlite_schema where type = 'trigger' or sql like '%references%' limit 1"
+            self._has_rules = self._database.execute(rules).get is not None
+        if self._has_rules:
+            self._database.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, int(enabled))
+            self._database.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(enabled))
+
+    # --- reading -----------------------------------------------------------------------------------------------------------
+
+    def query(self, sql: str, parameters: Mapping[str, Cell] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Read the state: column names and rows. Raises BadStatement."""
+        try:
+            cursor = self._database.cursor()
+            cursor.execute(sql, parameters)
+            columns = [column[0] for column in cursor.get_description()]
+            return columns, cursor.fetchall()
+        except apsw.ExecutionCompleteError:
+            return [], []
+        except apsw.SQLError as error:
+            raise BadStatement(function="asof", statement=1, problem=error, sql=sql) from None
+
+    def close(self) -> None:
+        """Let the branch go."""
+        self._database.close()
+
+    # --- how ---------------------------------------------------------------------------------------------------------------
+
+    def _changes(self) -> tuple[Change, ...]:
+        if self._connection.schema_changed:
+            self._relations.forget()
+        encoded = encode_changes(self._database, self._relations, self._connection.row_notes, schema=self._connection.schema_changed)
+        return decode_changes(self._relations.by_number, encoded)
+
+    def _describe(self, error: Exception) -> Failure:
+        database_error = isinstance(error, apsw.Error)
+        return describe(
+            error,
+            statement=len(self._connection.notes) if database_error else None,
+            sqlstate=type(error).__name__ if database_error else None,
+        )
+
+    def _rollback(self) -> None:
+        if not self._database.get_autocommit():
+            self._database.execute("rollback")
+
+    def _forget(self) -> None:
+        self._tables.clear()
+        self._relations.forget()
+        self._connection.shapes.known.clear()
+        self._has_rules = None
+
+
+def _statement(note: Any) -> Statement:
+    shape, parameters, count, ordered, unordered = note
+    return Statement(sql=shape.sql, parameters=dict(parameters), count=count, ordered=ordered, unordered=unordered)
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _name(column: str, table: _Table) -> str:
+    return column if column == table.rowid else _quoted(column)

@@ -1,0 +1,141 @@
+"""Replays transactions: each is executed again at the state that it saw, in the original order, in its own recorded moment.
+
+Between two chosen transactions the branch is moved on by what the others changed, so their effects appear exactly when they did. A
+faithful transaction leaves its own effects; one that is not is taken back and its recorded effects are applied instead, so that one
+divergence does not spoil what follows.
+
+This module must not know where records and past states come from: it is handed a History.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+
+from retroact.engine.clock import monotonic
+from retroact.engine.contract import Branch, History, Invocation, SchemaMoved
+from retroact.errors import LoadFailed, SourceMissing
+from retroact.replay.divergence import Divergence, Verdict, compare
+from retroact.replay.shelf import Shelf
+from retroact.trace.record import Record, RunId
+
+#: More records than this between two transactions are not applied one by one: the later state is opened.
+FAR = 64
+Progress = Callable[[int, int], None]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """One transaction, replayed."""
+
+    record: Record
+    verdict: Verdict
+    divergence: Divergence | None = None
+    #: Why it could not be executed again.
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A replay."""
+
+    transactions: tuple[Replayed, ...]
+    #: Calls of steps, sleeps and the like: what came of them is taken from the record.
+    answered: int
+    seconds: float
+    #: How long the same transactions took when they happened.
+    original_seconds: float
+
+    def count(self, verdict: Verdict) -> int:
+        """Transactions with that verdict."""
+        return sum(t.verdict is verdict for t in self.transactions)
+
+    @property
+    def faithful(self) -> bool:
+        """Whether nothing diverged."""
+        return not self.count(Verdict.DIVERGED)
+
+
+def invocation_of(record: Record, function: object) -> Invocation:
+    """The invocation that a record is of, with the function that is to be run for it."""
+    return Invocation(run=record.run, step=record.step, function=function, arguments=record.arguments.encode())  # pyright: ignore[reportArgumentType]
+
+
+def chosen_records(history: History, runs: Iterable[RunId]) -> list[Record]:
+    """The records of runs and of their children, in the order in which their snapshots were taken. Raises UnknownRun."""
+    records: dict[int, Record] = {}
+    waiting = list(dict.fromkeys(runs))
+    while waiting:
+        run = waiting.pop()
+        found = history.trace.records_of(run)
+        if not found:
+            history.trace.run(run)
+        records.update({record.version: record for record in found})
+        waiting.extend(RunId(f"{run}.{record.step}") for record in found if record.kind == "workflow")
+    return sorted(records.values(), key=_moment)
+
+
+def _moment(record: Record) -> tuple[int, int]:
+    """Readers come before the writer that followed the state they saw."""
+    return record.snapshot, record.version
+
+
+class Replayer:
+    """Replays chosen records of one history."""
+
+    def __init__(self, history: History, shelf: Shelf) -> None:
+        self._history = history
+        self._shelf = shelf
+        self._branch: Branch | None = None
+
+    def replay(self, records: Sequence[Record], progress: Progress | None = None) -> Report:
+        """Replay records in the order given. Raises DamagedTrace, DamagedPage, BeyondHistory."""
+        if records:
+            self._history.trace.verify(min(r.version for r in records) - 1, max(r.version for r in records))
+        began = monotonic()
+        done: list[Replayed] = []
+        transactions = [record for record in records if record.kind == "transaction"]
+        try:
+            for record in transactions:
+                done.append(self._transaction(record))
+                if progress is not None:
+                    progress(len(done), len(transactions))
+        finally:
+            if self._branch is not None:
+                self._branch.close()
+                self._branch = None
+        seconds = monotonic() - began
+        original = (max(r.began_us + r.elapsed_us for r in transactions) - min(r.began_us for r in transactions)) / 1e6 if transactions else 0.0
+        answered = len(records) - len(transactions)
+        return Report(transactions=tuple(done), answered=answered, seconds=seconds, original_seconds=original)
+
+    def _transaction(self, record: Record) -> Replayed:
+        try:
+            function = self._shelf.function(record)
+        except (SourceMissing, LoadFailed) as error:
+            return Replayed(record=record, verdict=Verdict.RECORDED_RESULTS, reason=str(error))
+        invocation = invocation_of(record, function)
+        branch = self._at(record.snapshot)
+        trial = branch.attempt(invocation, record.began_us, invocation.seed)
+        verdict, divergence = compare(record, trial)
+        if verdict is not Verdict.DIVERGED and record.snapshot == record.version - 1:
+            branch.keep()
+            branch.version = record.version
+        else:
+            branch.undo()
+        return Replayed(record=record, verdict=verdict, divergence=divergence)
+
+    def _at(self, version: int) -> Branch:
+        branch = self._branch
+        if branch is not None and branch.version <= version <= branch.version + FAR:
+            try:
+                for between in self._history.trace.records_between(branch.version, version):
+                    branch.advance(between)
+            except SchemaMoved:
+                pass
+            else:
+                return branch
+        if branch is not None:
+            branch.close()
+        self._branch = self._history.at(version)
+        return self._branch
