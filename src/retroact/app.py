@@ -14,7 +14,7 @@ import contextlib
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
@@ -22,7 +22,7 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 from retroact.engine.clock import Clock, SystemClock
 from retroact.engine.contract import Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
-from retroact.errors import BadDeclaration, Closed, NoProject, NotFinished, RetroactError, SourceMissing, UnknownFunction, WrongFunction
+from retroact.errors import BadDeclaration, Closed, MisplacedCall, NoProject, NotFinished, RunCancelled, SourceMissing, WrongFunction
 from retroact.function.code import Code, capture, plain_name
 from retroact.function.context import current_scope
 from retroact.function.declare import Function, Kind
@@ -98,7 +98,8 @@ class App:
         self.engine.know([*self.registry, SLEEP], _captured(self.registry))
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
-        self._active: dict[RunId, concurrent.futures.Future[Any]] = {}
+        #: What is under way: each run's function, and where its result will be.
+        self._active: dict[RunId, tuple[str, concurrent.futures.Future[Any]]] = {}
         self._lock = threading.Lock()
         self._closed = False
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
@@ -113,52 +114,50 @@ class App:
         found, start, fresh = self._prepare(function, args, kwargs, run)
         if found.kind is Kind.TRANSACTION:
             return self._transact(start, fresh=fresh)
-        if fresh:
-            return self._value(found, start.run, self._execute(found, start, begun=False))
-        future, mine = self._claim(start.run)
+        future, mine = self._claim(start.run, found.name)
         if mine:
-            self._fulfil(future, start.run, lambda: self._once(found, start))
+            self._fulfil(future, start.run, lambda: self._once(found, start, fresh=fresh))
         return future.result()
 
     def start(self, function: Function[P, R] | str, *args: Any, run: str | None = None, **kwargs: Any) -> Handle[R]:
-        """Start a function in the background. When this returns, the run is durable: a crash does not lose it."""
+        """Start a function in the background. When this returns for a workflow, the run is durable: a crash does not lose it."""
         found, start, fresh = self._prepare(function, args, kwargs, run)
-        future, mine = self._claim(start.run)
+        future, mine = self._claim(start.run, found.name)
         if mine:
-            if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(start.run) is None):
-                self.engine.begin_run(start)
-                work = lambda: self._value(found, start.run, self._execute(found, start, begun=True))  # noqa: E731
-            elif found.kind is Kind.TRANSACTION:
-                work = lambda: self._transact(start, fresh=fresh)  # noqa: E731
-            else:
-                work = lambda: self._once(found, start)  # noqa: E731
-            self._pool.submit(self._fulfil, future, start.run, work)
+            with self._told(future, start.run):
+                if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(start.run) is None):
+                    self.engine.begin_run(start)
+                    self._submit(future, start.run, lambda: self._value(found, start.run, self._executor.run(start, begun=True)))
+                elif found.kind is Kind.TRANSACTION:
+                    self._submit(future, start.run, lambda: self._transact(start, fresh=fresh))
+                else:
+                    self._submit(future, start.run, lambda: self._once(found, start, fresh=fresh))
         return Handle(start.run, future, self.cancel)
 
     def handle(self, run: str) -> Handle[Any]:
         """The handle of a run that was started earlier. Raises UnknownRun, NotFinished."""
         run_id = RunId(run)
-        with self._lock:
-            future = self._active.get(run_id)
+        future = self._under_way(run_id)
         if future is None:
+            found = self.trace.run(run_id)
+            if found.outcome is None:
+                raise _not_finished(found)
+            self.registry.get(found.function)
             future = concurrent.futures.Future()
-            try:
-                future.set_result(self._recorded_result(self.trace.run(run_id)))
-            except (NotFinished, UnknownFunction, RetroactError):
-                raise
-            except Exception as error:  # noqa: BLE001 - the run's own failure, raised to who waits for it
-                future.set_exception(error)
+            self._fulfil(future, run_id, lambda: self._recorded_result(found))
         return Handle(run_id, future, self.cancel)
 
     def cancel(self, run: str) -> None:
         """Stop a run at its next call. Nothing is undone and nothing lost: `resume` goes on. Raises UnknownRun."""
-        self._executor.cancel(self.trace.run(RunId(run)).run)
+        run_id = RunId(run)
+        self._executor.cancel(run_id if self._executor.is_running(run_id) else self.trace.run(run_id).run)
 
     def resume(self, run: str) -> Handle[Any]:
         """Go on with a run that was cancelled or stopped, from its last recorded step. Raises UnknownRun, UnknownFunction."""
         found = self.trace.run(RunId(run))
-        self._wait_for_the_last(found.run)
-        return self._resume(found)
+        if found.state is not RunState.RUNNING:
+            self._wait_for_the_last(found.run)
+        return self._resume(self.trace.run(found.run))
 
     def recover(self) -> list[Handle[Any]]:
         """Go on with every run that has no outcome and is not under way. Called when the App is opened."""
@@ -203,37 +202,47 @@ class App:
         if self._closed:
             raise Closed(path=self.path)
         found = function if isinstance(function, Function) else self.registry.get(str(function))
-        if self.registry.get(found.name) is not found:
-            raise UnknownFunction(name=f"{found.name} (another version)", known=", ".join(f.name for f in self.registry))
+        self.registry.must_have(found)
         scope = current_scope()
-        if scope is not None or found.kind is Kind.INVARIANT:
-            where = f"it was started inside {scope.function.name}; call it there directly" if scope else "an invariant is checked, not run"
-            raise BadDeclaration(function=found.name, problem=where)
+        if scope is not None:
+            raise MisplacedCall(
+                inner=found.name,
+                inner_kind=f"a run of its own of a {found.kind.value}",
+                outer=scope.function.name,
+                outer_kind=scope.function.kind.value,
+                remedy=f"A workflow calls it directly: {found.name}(...).",
+            )
+        if found.kind is Kind.INVARIANT:
+            raise BadDeclaration(function=found.name, problem="an invariant is checked, not run")
         arguments = found.schema.encode_arguments(args, kwargs)
         found.schema.decode_arguments(arguments)
         run_id = RunId(run or new_run_id(self._clock))
         return found, RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us()), run is None
 
     def _transact(self, start: RunStart, *, fresh: bool) -> Any:
+        present = None if fresh else self.trace.find_run(start.run)
+        if present is not None:
+            _must_be(present, start.function)
+            return self._recorded_result(present)
         invocation = Invocation(run=start.run, step=ALONE, function=start.function, arguments=start.arguments, fresh=fresh)
         ran, _ = self.engine.transact(invocation)
         return self._value(start.function, start.run, ran)
 
-    def _once(self, function: AnyFunction, start: RunStart) -> Any:
-        """Run under an id that the caller chose: perhaps it has been run, or begun, before."""
-        present = self.trace.find_run(start.run)
+    def _once(self, function: AnyFunction, start: RunStart, *, fresh: bool) -> Any:
+        """Run under an id that, unless it is fresh, the caller chose: perhaps it has been run, or begun, before."""
+        present = None if fresh else self.trace.find_run(start.run)
         if present is None:
-            return self._value(function, start.run, self._execute(function, start, begun=False))
-        if present.function != function.name:
-            raise WrongFunction(run=start.run, recorded=present.function, asked=function.name)
+            if function.kind is Kind.STEP:
+                return self._value(function, start.run, self._executor.step_alone(start, in_doubt=not fresh))
+            return self._value(function, start.run, self._executor.run(start))
+        _must_be(present, function)
         if present.state.terminal:
             return self._recorded_result(present)
+        if present.state is RunState.CANCELLED:
+            raise RunCancelled(run=start.run)
+        if present.state is RunState.STOPPED:
+            self._executor.put_back(start.run)
         return self._value(function, start.run, self._again(present))
-
-    def _execute(self, function: AnyFunction, start: RunStart, *, begun: bool) -> Ran:
-        if function.kind is Kind.STEP:
-            return self._executor.step_alone(start)
-        return self._executor.run(start, begun=begun)
 
     def _again(self, run: Run) -> Ran:
         function = self.registry.get(run.function)
@@ -242,23 +251,51 @@ class App:
 
     def _resume(self, run: Run) -> Handle[Any]:
         function = self.registry.get(run.function)
-        future, mine = self._claim(run.run)
+        future, mine = self._claim(run.run, run.function)
         if mine and run.state.terminal:
             self._fulfil(future, run.run, lambda: self._recorded_result(run))
         elif mine:
-            if run.state is not RunState.RUNNING:
-                self._executor.put_back(run.run)
-            self._pool.submit(self._fulfil, future, run.run, lambda: self._value(function, run.run, self._again(run)))
+            with self._told(future, run.run):
+                if run.state is not RunState.RUNNING:
+                    self._executor.put_back(run.run)
+                self._submit(future, run.run, lambda: self._value(function, run.run, self._again(run)))
         return Handle(run.run, future, self.cancel)
 
-    def _claim(self, run: RunId) -> tuple[concurrent.futures.Future[Any], bool]:
-        """The future of a run, and whether the caller is to fulfil it: a run id is under way once."""
+    def _claim(self, run: RunId, function: str) -> tuple[concurrent.futures.Future[Any], bool]:
+        """The future of a run, and whether the caller is to fulfil it: a run id is under way once. Raises WrongFunction."""
         with self._lock:
-            future = self._active.get(run)
-            if future is not None:
-                return future, False
-            future = self._active[run] = concurrent.futures.Future()
-            return future, True
+            present = self._active.get(run)
+            if present is None:
+                future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+                self._active[run] = (function, future)
+                return future, True
+        if present[0] != function:
+            raise WrongFunction(run=run, recorded=present[0], asked=function)
+        return present[1], False
+
+    def _under_way(self, run: RunId) -> concurrent.futures.Future[Any] | None:
+        with self._lock:
+            return self._active.get(run, (None, None))[1]
+
+    def _submit(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
+        """Have a claimed run fulfilled in the background, or told that it was not when the App is closed before its turn."""
+
+        def ended(job: concurrent.futures.Future[None]) -> None:
+            if job.cancelled():
+                self._release(run)
+                future.set_exception(RunCancelled(run=run))
+
+        self._pool.submit(self._fulfil, future, run, work).add_done_callback(ended)
+
+    @contextlib.contextmanager
+    def _told(self, future: concurrent.futures.Future[Any], run: RunId) -> Iterator[None]:
+        """Whoever waits for a claimed run is told when it cannot be begun."""
+        try:
+            yield
+        except BaseException as error:
+            self._release(run)
+            future.set_exception(error)
+            raise
 
     def _fulfil(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
         try:
@@ -278,8 +315,7 @@ class App:
 
     def _wait_for_the_last(self, run: RunId) -> None:
         """A run that was cancelled may still be on its way to its next call."""
-        with self._lock:
-            future = self._active.get(run)
+        future = self._under_way(run)
         if future is not None:
             with contextlib.suppress(Exception):
                 future.result()
@@ -291,14 +327,22 @@ class App:
 
     def _recorded_result(self, run: Run) -> Any:
         if run.outcome is None:
-            remedy = run.reason or "Wait for it, or go on with it: `retroact resume`."
-            raise NotFinished(run=run.run, state=run.state.value, remedy=remedy)
+            raise _not_finished(run)
         return self._decoded(self.registry.get(run.function), run.run, run.outcome)
 
     def _decoded(self, function: AnyFunction, run: RunId, outcome: Outcome) -> Any:
         if outcome.failure is not None:
             raise revive(outcome.failure, run, self._modules)
         return function.schema.decode_result(outcome.value or "null")
+
+
+def _must_be(present: Run, function: AnyFunction) -> None:
+    if present.function != function.name:
+        raise WrongFunction(run=present.run, recorded=present.function, asked=function.name)
+
+
+def _not_finished(run: Run) -> NotFinished:
+    return NotFinished(run=run.run, state=run.state.value, remedy=run.reason or "Wait for it, or go on with it: `retroact resume`.")
 
 
 def new_run_id(clock: Clock) -> RunId:

@@ -16,7 +16,7 @@ import uuid as uuids
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
-from retroact.errors import MisplacedCall, OutsideRun
+from retroact.errors import BadArguments, MisplacedCall, OutsideRun
 
 if TYPE_CHECKING:
     from retroact.function.declare import Function
@@ -142,7 +142,10 @@ def sleep(seconds: float) -> Any:
 def gather(calls: Iterable[Pending[T]] | Pending[T], *more: Pending[T]) -> list[T]:
     """Wait for started calls (`reserve.start(...)`) and return their results in the order given; the first failure is raised
     after all have ended, so that no call is left running."""
-    pending: Sequence[Pending[T]] = [cast("Pending[T]", calls), *more] if hasattr(calls, "result") else list(cast("Iterable[Pending[T]]", calls))
+    pending = [calls, *more] if more or not isinstance(calls, Iterable) else list(cast("Iterable[Any]", calls))
+    for call in pending:
+        if not hasattr(call, "result"):
+            raise BadArguments(function="gather", problem=f"{call!r} is not a started call", signature="calls: reserve.start(...), ...")
     results: list[T] = []
     failure: Exception | None = None
     for call in pending:

@@ -33,6 +33,14 @@ class Kind(enum.Enum):
     INVARIANT = "invariant"
 
 
+#: The options that each kind takes.
+_TAKES: dict[Kind, tuple[str, ...]] = {
+    Kind.TRANSACTION: ("read_only",),
+    Kind.STEP: ("retries", "backoff", "backoff_factor", "backoff_max", "timeout"),
+    Kind.WORKFLOW: (),
+    Kind.INVARIANT: (),
+}
+
 #: Kinds whose body is given a connection as its first argument.
 CONNECTED = frozenset({Kind.TRANSACTION, Kind.INVARIANT})
 
@@ -71,6 +79,7 @@ class Function(Generic[P, R]):
         undoes: Function[..., Any] | None = None,
         inquires: Function[..., Any] | None = None,
     ) -> None:
+        functools.update_wrapper(self, body)  # first: what a body carries must not hide what follows
         self.body = body
         self.kind = kind
         self.options = options
@@ -79,7 +88,6 @@ class Function(Generic[P, R]):
         self.inquires = inquires
         self.is_async = inspect.iscoroutinefunction(body)
         self.module = body.__module__
-        functools.update_wrapper(self, body)
 
     @functools.cached_property
     def schema(self) -> Schema:
@@ -112,38 +120,41 @@ class Function(Generic[P, R]):
         """Declare what undoes a committed call of this function when its workflow fails later. It takes the same arguments and
         is itself a durable call of the same kind."""
 
-        def declare(compensation: Callable[..., Any]) -> Function[..., Any]:
-            return Function(compensation, self.kind, _options(compensation, options), name=name, undoes=self)
-
-        return declare(body) if body is not None else declare
+        if self.kind is Kind.INVARIANT:
+            raise BadDeclaration(function=self.name, problem="an invariant only reads, so there is nothing to compensate")
+        return _declare(self.kind, body, name, options, undoes=self)
 
     def inquiry(self, body: Callable[..., Any], /) -> Function[..., Any]:
         """Declare how to find out what came of an earlier call of this step: it is given the idempotency key and returns the
         result that the call had, or None when it was never carried out. Raises BadDeclaration."""
         if self.kind is not Kind.STEP:
             raise BadDeclaration(function=self.name, problem="only a step has an inquiry; what became of a transaction is in its record")
-        return Function(body, Kind.STEP, Options(), inquires=self)
+        return cast("Function[..., Any]", _declare(Kind.STEP, body, None, {}, inquires=self))
 
     def __repr__(self) -> str:
         return f"<{self.kind.value} {self.name}>"
 
 
-def _options(body: Callable[..., Any], given: dict[str, Any]) -> Options:
-    try:
-        options = Options(**given)
-    except TypeError:
-        known = ", ".join(field.name for field in dataclasses.fields(Options))
-        raise BadDeclaration(function=body.__name__, problem=f"unknown option among {sorted(given)}; options are {known}") from None
-    if options.retries < 0 or options.backoff < 0 or (options.timeout is not None and options.timeout <= 0):
-        raise BadDeclaration(function=body.__name__, problem="retries and backoff are not negative, timeout is positive")
-    return options
+def _options(kind: Kind, function: str, given: dict[str, Any]) -> Options:
+    known = _TAKES[kind]
+    if not given.keys() <= set(known):
+        unknown, options = ", ".join(sorted(given.keys() - set(known))), ", ".join(known) or "none"
+        raise BadDeclaration(function=function, problem=f"a {kind.value} has no option {unknown}; its options are: {options}")
+    numbers = [value for name, value in given.items() if value is not None or name != "timeout"]
+    if not all(isinstance(number, int | float) and number >= 0 for number in numbers) or given.get("timeout") == 0:
+        raise BadDeclaration(function=function, problem="retries and back-off are numbers from 0, timeout is a positive number")
+    return Options(**given)
 
 
-def _declare(kind: Kind, body: Callable[..., Any] | None, name: str | None, options: dict[str, Any]) -> Any:
+def _declare(kind: Kind, body: Callable[..., Any] | None, name: str | None, options: dict[str, Any], **links: Function[..., Any]) -> Any:
     def declare(function: Callable[..., Any]) -> Function[..., Any]:
-        if not callable(function) or inspect.isclass(function):
+        if isinstance(function, Function):
+            raise BadDeclaration(function=function.name, problem=f"it is a {function.kind.value} already; declare a function once")
+        if not callable(function) or inspect.isclass(function) or not hasattr(function, "__name__"):
             raise BadDeclaration(function=repr(function), problem=f"@{kind.value} decorates a def")
-        return Function(function, kind, _options(function, options), name=name)
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise BadDeclaration(function=function.__name__, problem="it yields; return a list instead")
+        return Function(function, kind, _options(kind, name or function.__name__, options), name=name, **links)
 
     return declare(body) if body is not None else declare
 

@@ -19,15 +19,15 @@ class Registry:
     """Functions by name, with what compensates and what inquires each. A value; it never changes after it is made."""
 
     def __init__(self, functions: Iterable[AnyFunction]) -> None:
-        """Raises DuplicateFunction when two different functions have one name."""
+        """Raises DuplicateFunction when two different functions have one name, BadDeclaration when two undo, or inquire, the same."""
         self._functions: dict[str, AnyFunction] = {}
         for function in functions:
             present = self._functions.setdefault(function.name, function)
             if present is not function:
                 raise DuplicateFunction(name=function.name, first=_where(present), second=_where(function), kind=function.kind.value)
         everyone = self._functions.values()
-        self._compensations = {f.undoes.name: f for f in everyone if f.undoes is not None}
-        self._inquiries = {f.inquires.name: f for f in everyone if f.inquires is not None}
+        self._compensations = _joined("compensations", ((f.undoes, f) for f in everyone))
+        self._inquiries = _joined("inquiries", ((f.inquires, f) for f in everyone))
 
     @classmethod
     def of(cls, *sources: types.ModuleType | AnyFunction | Iterable[AnyFunction]) -> Registry:
@@ -44,6 +44,11 @@ class Registry:
         if function is None:
             raise UnknownFunction(name=name, known=", ".join(sorted(self._functions)) or "none")
         return function
+
+    def must_have(self, function: AnyFunction) -> None:
+        """Raises UnknownFunction when it is not this very function that is registered under its name."""
+        if self.get(function.name) is not function:
+            raise UnknownFunction(name=f"{function.name} (another version)", known=", ".join(sorted(self._functions)))
 
     def __contains__(self, name: str) -> bool:
         return name in self._functions
@@ -72,11 +77,19 @@ def _functions_of(source: Any) -> Iterator[AnyFunction]:
         for value in vars(source).values():
             if isinstance(value, Function):
                 yield value
-    elif isinstance(source, Iterable):
+    elif isinstance(source, Iterable) and not isinstance(source, str | bytes):
         for item in source:  # pyright: ignore[reportUnknownVariableType]
             yield from _functions_of(item)
     else:
         raise BadDeclaration(function=repr(source), problem="functions are given as a module, as Function values or as a list of them")
+
+
+def _joined(what: str, links: Iterable[tuple[AnyFunction | None, AnyFunction]]) -> dict[str, AnyFunction]:
+    found: dict[str, AnyFunction] = {}
+    for target, function in links:
+        if target is not None and found.setdefault(target.name, function) is not function:
+            raise BadDeclaration(function=target.name, problem=f"it has two {what}: {found[target.name].name} and {function.name}; keep one")
+    return found
 
 
 def _where(function: AnyFunction) -> str:

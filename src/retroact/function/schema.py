@@ -8,7 +8,10 @@ This module must not know what kind of function it serves, nor who records what 
 
 from __future__ import annotations
 
+import copy
 import inspect
+import math
+import types
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -52,12 +55,12 @@ class Schema:
                 raise BadDeclaration(function=function, problem=f"parameter *{parameter.name} cannot be recorded by name; name each one")
         shown = f"{function}({', '.join(str(p) for p in parameters)})"
         try:
-            hints = typing.get_type_hints(body, include_extras=True)
-        except (NameError, AttributeError, TypeError) as error:
+            hints = _hints(body, {p.name for p in parameters})
+        except (NameError, AttributeError, TypeError, SyntaxError) as error:
             raise BadDeclaration(function=function, problem=f"its type hints cannot be resolved: {error}") from None
         try:
             return cls(function, parameters, hints, shown)
-        except (TypeError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise BadDeclaration(function=function, problem=f"its type hints cannot be encoded: {error}") from None
 
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
@@ -70,8 +73,8 @@ class Schema:
             missing = ", ".join(n for n in self._names if n in self._required and n not in named)
             raise self._bad(f"missing {missing}")
         try:
-            return _encode(named)
-        except (TypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+            return _encoded(named)
+        except (TypeError, ValueError, OverflowError, RecursionError) as error:
             raise self._bad(f"an argument cannot be recorded: {error}") from None
 
     def decode_arguments(self, arguments: bytes | str) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -88,10 +91,10 @@ class Schema:
     def encode_result(self, value: Any) -> bytes:
         """Encode a result as JSON after checking it against the return hint. Raises UnencodableResult."""
         try:
-            encoded = _encode(value)
+            encoded = _encoded(value)
             if type(value) not in _PLAIN or self._result not in (type(value), Any):
                 self._decode_result(encoded)
-        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError) as error:
+        except (msgspec.MsgspecError, TypeError, ValueError, OverflowError, RecursionError) as error:
             raise UnencodableResult(function=self.function, value=_short(value), expected=_name(self._result), problem=error) from None
         return encoded
 
@@ -103,14 +106,41 @@ class Schema:
         return BadArguments(function=self.function, problem=problem, signature=self.signature)
 
 
+def _hints(body: Callable[..., Any], names: set[str]) -> dict[str, Any]:
+    """The hints of those parameters and of the result. That of the connection may name what is imported for typing only."""
+    plain = inspect.unwrap(body)
+    wanted = {name: hint for name, hint in plain.__annotations__.items() if name in names or name == "return"}
+    return typing.get_type_hints(types.SimpleNamespace(__annotations__=wanted), plain.__globals__, include_extras=True)
+
+
+def _encoded(value: Any) -> bytes:
+    """JSON. Raises ValueError for numbers that it lacks, which would silently become null."""
+    encoded = _encode(value)
+    if b"null" in encoded and not _finite(msgspec.to_builtins(value)):
+        raise ValueError("JSON has no infinity and no NaN")
+    return encoded
+
+
+def _finite(value: Any) -> bool:
+    match value:
+        case float():
+            return math.isfinite(value)
+        case dict():
+            return all(map(_finite, value.values()))
+        case list() | tuple():
+            return all(map(_finite, value))
+        case _:
+            return True
+
+
 def _field(parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[str, Any] | tuple[str, Any, Any]:
     hint = hints.get(parameter.name, Any)
     if parameter.default is inspect.Parameter.empty:
         return (parameter.name, hint)
     default = parameter.default
-    if isinstance(default, list | dict | set | bytearray) and default:
-        return (parameter.name, hint, msgspec.field(default_factory=lambda: type(default)(default)))  # pyright: ignore
-    return (parameter.name, hint, default)
+    if default is None or isinstance(default, str | int | float | bytes):
+        return (parameter.name, hint, default)
+    return (parameter.name, hint, msgspec.field(default_factory=lambda: copy.deepcopy(default)))
 
 
 def _short(value: object) -> str:

@@ -19,12 +19,13 @@ from typing import Any, Protocol
 
 from retroact.engine.clock import Clock
 from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
-from retroact.errors import CodeChanged, EngineFault, MisplacedCall, RunCancelled
+from retroact.errors import CodeChanged, EngineFault, MisplacedCall, RunCancelled, UnknownFunction
 from retroact.function.context import enter, leave
 from retroact.function.declare import Function, Kind, Options
 from retroact.function.registry import Registry
 from retroact.trace.failure import describe, revive
 from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, RunState, StepNumber
+from retroact.workflow.compensation import compensate
 from retroact.workflow.scope import SLEEP_NAME, Answer, Cancelled, WorkflowScope
 from retroact.workflow.step import Loop, StepRunner
 
@@ -63,8 +64,14 @@ class Trace(Protocol):
 class _Progress:
     """What is still to be written of one run."""
 
+    run: RunStart
     #: The run's start, until something is written that it can ride with.
     start: RunStart | None
+    #: The start is durable.
+    begun: bool
+    #: Read-only transactions so far, and up to which of them the records are durable: they ride with what is written next.
+    reads: int = 0
+    settled: int = 0
     #: The job of the last call, when it was left open for the run's end to ride with.
     lingering: Any = None
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
@@ -74,6 +81,21 @@ class _Progress:
         with self.lock:
             start, self.start = self.start, None
             return start
+
+    def wrote(self, reads: int) -> None:
+        """Something was made durable that was written after so many reads."""
+        with self.lock:
+            self.begun, self.settled = True, max(self.settled, reads)
+
+    def read(self) -> None:
+        """The record of a read-only transaction waits for something to ride with."""
+        with self.lock:
+            self.reads += 1
+
+    @property
+    def loose(self) -> bool:
+        """Whether a crash would forget something that the body knows."""
+        return not self.begun or self.settled < self.reads
 
 
 class Executor:
@@ -88,6 +110,9 @@ class Executor:
         self._loop = Loop()
         self._steps = StepRunner(clock, self._loop.run)
         self._scopes: dict[RunId, tuple[WorkflowScope, _Progress]] = {}
+        #: Runs that are to stop at their next call, also those that are yet to begin.
+        self._cancelled: set[RunId] = set()
+        self._interrupted = False
         #: How many calls the last run of a workflow made, by fingerprint: its end is foreseen after so many.
         self._lengths: dict[AnyFunction, int] = {}
         self._carriers: dict[Kind, Callable[[WorkflowScope, _Progress, Invocation], Answer]] = {
@@ -97,28 +122,42 @@ class Executor:
             Kind.INVARIANT: self._refuse,
         }
 
-    def run(self, start: RunStart, *, recorded: list[Record] | None = None, begun: bool = False) -> Ran:
-        """Execute a workflow to its outcome and record it.
+    def run(
+        self, start: RunStart, *, recorded: list[Record] | None = None, begun: bool = False, cancelled: threading.Event | None = None
+    ) -> Ran:
+        """Execute a workflow to its outcome and record it. `cancelled` is its parent's: they stop together.
 
-        Raises CodeChanged when it does not agree with its record, RunCancelled, and EngineFault when the database failed.
+        Raises CodeChanged when it does not agree with its record, UnknownFunction when it calls what is not registered, RunCancelled,
+        and EngineFault when the database failed.
         """
         records = {int(record.step): record for record in recorded or ()}
         scope = WorkflowScope(start.run, start.function, self, records, start.began_us)
         scope.resumed = recorded is not None
-        progress = _Progress(None if begun else start)
+        scope.cancelled = cancelled or scope.cancelled
+        progress = _Progress(run=start, start=None if begun else start, begun=begun)
         self._scopes[start.run] = (scope, progress)
+        if self._interrupted or start.run in self._cancelled:
+            scope.cancelled.set()
         try:
             return self._outcome(scope, progress, start)
         except Cancelled:
+            if start.run in self._cancelled and progress.start is not None:
+                self._put_aside(start, progress, RunState.CANCELLED, "cancelled")
             raise RunCancelled(run=start.run) from None
-        except CodeChanged as fault:
+        except (CodeChanged, UnknownFunction) as fault:
             self._put_aside(start, progress, RunState.STOPPED, str(fault))
             raise
         finally:
             del self._scopes[start.run]
+            self._cancelled.discard(start.run)
+
+    def is_running(self, run: RunId) -> bool:
+        """Whether a run is being executed now."""
+        return run in self._scopes
 
     def cancel(self, run: RunId) -> None:
-        """Record that a run is cancelled; if it is running, it stops at its next call."""
+        """Record that a run is cancelled; if it is running, or about to, it stops at its next call."""
+        self._cancelled.add(run)
         self._engine.end_run(RunEnd(run=run, state=RunState.CANCELLED, ended_us=self._clock.now_us(), reason="cancelled"))
         running = self._scopes.get(run)
         if running is not None:
@@ -130,18 +169,21 @@ class Executor:
 
     def put_back(self, run: RunId) -> None:
         """Record that a run that was cancelled or stopped goes on."""
+        self._cancelled.discard(run)
         self._engine.end_run(RunEnd(run=run, state=RunState.RUNNING, ended_us=None))
 
-    def step_alone(self, start: RunStart) -> Ran:
-        """Carry out a step that was asked for outside of a workflow: at least once, recorded when it has answered."""
+    def step_alone(self, start: RunStart, *, in_doubt: bool) -> Ran:
+        """Carry out a step that was asked for outside of a workflow: at least once, recorded when it has answered. `in_doubt`: it
+        may have been carried out before, under the same run id."""
         invocation = Invocation(run=start.run, step=ALONE, function=start.function, arguments=start.arguments)
         inquiry = self._registry.inquiry_of(start.function)
-        carried = self._steps.carry_out(invocation, inquiry, in_doubt=False, interrupt=threading.Event())
+        carried = self._steps.carry_out(invocation, inquiry, in_doubt=in_doubt, interrupt=threading.Event())
         self._engine.note(invocation, carried.outcome, start.began_us, carried.ended_us - start.began_us)
         return Ran(outcome=carried.outcome, error=carried.error, ended_us=carried.ended_us)
 
     def interrupt(self) -> None:
         """Stop all runs at their next call, without recording anything: they go on when the database is opened again."""
+        self._interrupted = True
         for scope, _ in list(self._scopes.values()):
             scope.cancelled.set()
 
@@ -152,7 +194,9 @@ class Executor:
     # --- the Carrier that scopes ask ---------------------------------------------------------------------------------------
 
     def carry_out(self, scope: WorkflowScope, invocation: Invocation) -> Answer:
-        """Do what was called and record it."""
+        """Do what was called and record it. Raises UnknownFunction."""
+        if invocation.function is not SLEEP:
+            self._registry.must_have(invocation.function)
         _, progress = self._scopes[scope.run]
         try:
             self._catch_up(progress)
@@ -165,7 +209,7 @@ class Executor:
         """A call was foreseen to be the last and was not: make it durable before the next. Raises CommitFailed."""
         lingering, progress.lingering = progress.lingering, None
         if lingering is not None:
-            self._engine.settle()
+            self._engine.begin_run(progress.run)  # its commit holds all that was executed before
             lingering.result()
 
     def revive(self, outcome: Outcome, run: RunId) -> Exception:
@@ -176,7 +220,8 @@ class Executor:
     def sleep_invocation(self, scope: WorkflowScope, step: StepNumber, seconds: float) -> Invocation:
         """A sleep is recorded when it begins, with the time at which it ends; so a crash does not start it anew."""
         recorded = scope.recorded.get(step)
-        until = recorded.arguments.encode() if recorded else SLEEP.schema.encode_arguments((self._clock.now_us() + int(seconds * 1e6),), {})
+        known = recorded is not None and recorded.function == SLEEP_NAME
+        until = recorded.arguments.encode() if known else SLEEP.schema.encode_arguments((self._clock.now_us() + int(seconds * 1e6),), {})
         return Invocation(run=scope.run, step=step, function=SLEEP, arguments=until)
 
     # --- one run -------------------------------------------------------------------------------------------------------------
@@ -194,7 +239,9 @@ class Executor:
             outcome = Outcome(failure=describe(raised))
         if scope.fault is not None:
             raise scope.fault
-        reason = self._compensate(scope) if error is not None else None
+        if scope.unwound:
+            raise Cancelled
+        reason = compensate(scope, self._registry) if error is not None else None
         scope.check_complete()
         self._lengths[start.function] = scope.calls
         state = RunState.COMMITTED if outcome.committed else RunState.ABORTED
@@ -213,23 +260,6 @@ class Executor:
         finally:
             leave(token)
 
-    def _compensate(self, scope: WorkflowScope) -> str | None:
-        """Undo what was committed, last first. A compensation that fails is reported and does not keep the others from running."""
-        problems: list[str] = []
-        for step in sorted(scope.committed, reverse=True):
-            done = scope.committed[step]
-            compensation = self._registry.compensation_of(done.function)
-            if compensation is None:
-                continue
-            try:
-                args, kwargs = done.function.schema.decode_arguments(done.arguments)
-                scope.perform(scope.invocation(compensation, args, kwargs))
-            except Exception as error:  # noqa: BLE001 - the failure that is being compensated is the one to report
-                if scope.fault is not None:
-                    raise scope.fault from error
-                problems.append(f"compensation {compensation.name} of step {step} failed: {error}")
-        return "; ".join(problems) or None
-
     def _put_aside(self, start: RunStart, progress: _Progress, state: RunState, reason: str) -> None:
         end = RunEnd(run=start.run, state=state, ended_us=None, reason=reason)
         self._engine.end_run(end, progress.take_start())
@@ -242,26 +272,42 @@ class Executor:
 
     def _transact(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
         linger = self._foreseen(scope, invocation)
+        reads = progress.reads
         ran, job = self._engine.transact(invocation, start=progress.take_start(), linger=linger)
-        progress.lingering = job if linger else None
+        if job is None:
+            progress.read()
+        elif linger:
+            progress.lingering = job
+        else:
+            progress.wrote(reads)
         return ran
 
     def _step(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
         began_us = self._clock.now_us()
         if invocation.function is SLEEP:
             return self._sleep(scope, progress, invocation, began_us)
+        if progress.loose:
+            self._begin(progress)  # before the outside world hears of it, so that nobody asks it twice without knowing
         inquiry = self._registry.inquiry_of(invocation.function)
         carried = self._steps.carry_out(invocation, inquiry, in_doubt=scope.resumed, interrupt=scope.cancelled)
         linger = self._foreseen(scope, invocation)
-        job = self._engine.note(
-            invocation, carried.outcome, began_us, carried.ended_us - began_us, start=progress.take_start(), linger=linger
-        )
-        progress.lingering = job if linger else None
+        job = self._engine.note(invocation, carried.outcome, began_us, carried.ended_us - began_us, linger=linger)
+        if linger:
+            progress.lingering = job
         return carried
+
+    def _begin(self, progress: _Progress) -> None:
+        """Make durable that the run has begun, and all that it has read."""
+        reads = progress.reads
+        progress.take_start()
+        self._engine.begin_run(progress.run)
+        progress.wrote(reads)
 
     def _sleep(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation, began_us: int) -> Answer:
         (until_us,), _ = SLEEP.schema.decode_arguments(invocation.arguments)
+        reads = progress.reads
         self._engine.note(invocation, Outcome(value="null"), began_us, until_us - began_us, start=progress.take_start())
+        progress.wrote(reads)
         return self.wait_out(scope, until_us)
 
     def wait_out(self, scope: WorkflowScope, until_us: int) -> Ran:
@@ -272,9 +318,8 @@ class Executor:
 
     def _child(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
         """A workflow called by a workflow: a run of its own, named after the call, whose outcome is the call's."""
-        start = progress.take_start()
-        if start is not None:
-            self._engine.begin_run(start)
+        if not progress.begun:
+            self._begin(progress)
         began_us = self._clock.now_us()
         child = RunId(f"{scope.run}.{invocation.step}")
         present = self._trace.find_run(child) if scope.resumed else None
@@ -290,16 +335,16 @@ class Executor:
                 parent_step=invocation.step,
             )
             records = self._trace.records_of(child) if present else None
-            ran = self._run_child(scope, own, records, begun=present is not None)
+            ran = self._run_child(scope, own, records)
         self._engine.note(invocation, ran.outcome, began_us, ran.ended_us - began_us)
         return ran
 
-    def _run_child(self, scope: WorkflowScope, start: RunStart, records: list[Record] | None, *, begun: bool) -> Ran:
+    def _run_child(self, scope: WorkflowScope, start: RunStart, records: list[Record] | None) -> Ran:
         try:
-            return self.run(start, recorded=records, begun=begun)
+            return self.run(start, recorded=records, begun=records is not None, cancelled=scope.cancelled)
         except RunCancelled:
             raise Cancelled from None
-        except CodeChanged as fault:
+        except (CodeChanged, UnknownFunction) as fault:
             scope.fault = fault
             raise
 

@@ -5,6 +5,7 @@ Invariants:
     one another. The same body with the same answers makes the same calls under the same numbers.
   * A recorded call is never carried out again. If the record says another function or other arguments, the run stops.
   * After a fault of the platform nothing more is done: every further call raises the same fault, whatever the body catches.
+  * The time that a body sees moves on when it is given the outcome of a call, never by itself while a call runs beside it.
 
 This module must not know how a call is carried out (`executor.py`), nor any database.
 """
@@ -20,7 +21,7 @@ from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 from retroact.engine.contract import Invocation
-from retroact.errors import CodeChanged
+from retroact.errors import CodeChanged, MisplacedCall, UnknownFunction
 from retroact.function.declare import Function
 from retroact.trace.record import Outcome, Record, RunId, StepNumber
 
@@ -67,8 +68,12 @@ class Carrier(Protocol):
 class Started:
     """A call that was started: see `retroact.gather`."""
 
-    def __init__(self, work: Callable[[], Any], name: str) -> None:
+    def __init__(self, work: Callable[[], Any], name: str, given: Callable[[], None]) -> None:
+        """`given` is called when the body is given the outcome."""
+        self._name = name
+        self._given = given
         self._future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+        self._future.set_running_or_notify_cancel()  # a task that gives up waiting does not undo what is under way
         context = contextvars.copy_context()
         self._thread = threading.Thread(target=context.run, args=(self._run, work), name=name, daemon=True)
         self._thread.start()
@@ -80,7 +85,17 @@ class Started:
             self._future.set_exception(error)
 
     def result(self) -> Any:
-        """Wait for the call and return its result; raises what it raised."""
+        """Wait for the call and return its result; raises what it raised, and MisplacedCall inside an event loop."""
+        if not self._future.done() and asyncio._get_running_loop() is not None:  # noqa: SLF001 - a documented name
+            raise MisplacedCall(
+                inner=self._name,
+                inner_kind="waiting for a call",
+                outer="an event loop",
+                outer_kind="async def",
+                remedy="Waiting here would hold up every other call: `await` the call, or `await gather_async(...)`.",
+            )
+        self.wait()
+        self._given()
         return self._future.result()
 
     def wait(self) -> None:
@@ -88,7 +103,10 @@ class Started:
         concurrent.futures.wait([self._future])
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return asyncio.wrap_future(self._future).__await__()
+        try:
+            return (yield from asyncio.wrap_future(self._future).__await__())
+        finally:
+            self._given()
 
 
 class WorkflowScope:
@@ -99,6 +117,8 @@ class WorkflowScope:
         self.function = function
         self.recorded = recorded
         self.cancelled = threading.Event()
+        #: A call was answered with Cancelled: the run has no outcome, whatever the body makes of it.
+        self.unwound = False
         self.fault: Exception | None = None
         #: Calls that committed, by number, for the compensations.
         self.committed: dict[int, Invocation] = {}
@@ -124,17 +144,17 @@ class WorkflowScope:
     def start(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Started:
         """Number a call and begin it beside the body."""
         invocation = self.invocation(callee, args, kwargs)
-        return self._begin(lambda: self.perform(invocation), callee.name)
+        return self._begin(invocation)
 
     def sleep(self, seconds: float) -> Any:
         """Sleep until a recorded time."""
         invocation = self._carrier.sleep_invocation(self, self._number(), seconds)
         if self.function.is_async:
-            return self._begin(lambda: self.perform(invocation), "sleep")
+            return self._begin(invocation)
         return self.perform(invocation)
 
     def now_us(self) -> int:
-        """When the last call that the body knows the result of ended: it moves on, and is the same from the record."""
+        """When the last call that the body knows the outcome of ended: it moves on, and is the same from the record."""
         return self._last_us
 
     def random(self) -> random.Random:
@@ -146,13 +166,19 @@ class WorkflowScope:
         return self.run
 
     def invocation(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation:
-        """Number a call. Raises BadArguments, UnknownFunction."""
+        """Number a call. Raises BadArguments."""
         arguments = callee.schema.encode_arguments(args, kwargs)
         callee.schema.decode_arguments(arguments)
         return Invocation(run=self.run, step=self._number(), function=callee, arguments=arguments)
 
     def perform(self, invocation: Invocation) -> Any:
         """The result of a numbered call, from the record or by carrying it out; raises its failure."""
+        answer = self._answer(invocation)
+        self._learn(answer.ended_us)
+        return self._result(invocation, answer)
+
+    def _answer(self, invocation: Invocation) -> Answer:
+        """What came of a numbered call. Raises Cancelled, and faults of the platform."""
         if self.fault is not None:
             raise self.fault
         try:
@@ -163,11 +189,19 @@ class WorkflowScope:
                 answer = self._carrier.carry_out(self, invocation)
             elif invocation.function.name == SLEEP_NAME:
                 self._carrier.wait_out(self, answer.ended_us)
-        except CodeChanged as fault:
+            return answer
+        except (CodeChanged, UnknownFunction) as fault:
             self.fault = fault
             raise
+        except Cancelled:
+            self.unwound = True
+            raise
+
+    def _learn(self, ended_us: int) -> None:
         with self._lock:
-            self._last_us = max(self._last_us, answer.ended_us)
+            self._last_us = max(self._last_us, ended_us)
+
+    def _result(self, invocation: Invocation, answer: Answer) -> Any:
         if answer.error is not None:
             raise answer.error
         if not answer.outcome.committed:
@@ -182,7 +216,7 @@ class WorkflowScope:
 
     def check_complete(self) -> None:
         """The body has ended: the record must not know of more calls than it made. Raises CodeChanged."""
-        more = self.recorded.get(self._calls + 1)
+        more = min((record for step, record in self.recorded.items() if step > self._calls), key=lambda record: record.step, default=None)
         if more is not None:
             self.fault = self._changed(StepNumber(more.step), more, "nothing more: it ends")
             raise self.fault
@@ -192,8 +226,15 @@ class WorkflowScope:
             self._calls += 1
             return StepNumber(self._calls)
 
-    def _begin(self, work: Callable[[], Any], name: str) -> Started:
-        started = Started(work, f"{self.run}.{name}")
+    def _begin(self, invocation: Invocation) -> Started:
+        ended: list[int] = []
+
+        def work() -> Any:
+            answer = self._answer(invocation)
+            ended.append(answer.ended_us)
+            return self._result(invocation, answer)
+
+        started = Started(work, invocation.function.name, lambda: self._learn(max(ended, default=0)))
         self._started.append(started)
         return started
 

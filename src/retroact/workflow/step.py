@@ -9,6 +9,7 @@ This module must not know the record, nor any database.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import dataclasses
 import random
@@ -23,6 +24,7 @@ from retroact.function.context import enter, leave
 from retroact.function.declare import Function
 from retroact.trace.failure import describe
 from retroact.trace.record import Outcome
+from retroact.workflow.scope import Cancelled
 
 AnyFunction = Function[..., Any]
 RunAsync = Callable[[Coroutine[Any, Any, Any], float | None], Any]
@@ -88,7 +90,10 @@ class StepRunner:
         self._run_async = run_async
 
     def carry_out(self, invocation: Invocation, inquiry: AnyFunction | None, *, in_doubt: bool, interrupt: threading.Event) -> Carried:
-        """Try the step until it answers or its retries are used up. `in_doubt`: an earlier attempt may have been carried out."""
+        """Try the step until it answers or its retries are used up. `in_doubt`: an earlier attempt may have been carried out.
+
+        Raises Cancelled when it is interrupted between two attempts: then it has no outcome.
+        """
         options = invocation.function.options
         wait = options.backoff
         attempt = 0
@@ -104,9 +109,10 @@ class StepRunner:
             except Exception as raised:  # noqa: BLE001 - whatever a step raises is a failed attempt
                 error = raised
             in_doubt = in_doubt or isinstance(error, StepTimeout)
-            if attempt > options.retries or interrupt.is_set():
+            if attempt > options.retries:
                 return self._given_up(invocation, inquiry, error, in_doubt=in_doubt)
-            self._clock.wait_until(self._clock.now_us() + int(wait * 1e6), interrupt)
+            if self._clock.wait_until(self._clock.now_us() + int(min(wait, options.backoff_max) * 1e6), interrupt):
+                raise Cancelled
             wait = min(wait * options.backoff_factor, options.backoff_max)
 
     def _given_up(self, invocation: Invocation, inquiry: AnyFunction | None, error: Exception, *, in_doubt: bool) -> Carried:
@@ -190,6 +196,8 @@ class Loop:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
         self._lock = threading.Lock()
 
     def run(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
@@ -197,14 +205,34 @@ class Loop:
         with self._lock:
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                threading.Thread(target=self._loop.run_forever, name="retroact-loop", daemon=True).start()
+                self._thread = threading.Thread(target=self._serve, args=(self._loop,), name="retroact-loop", daemon=True)
+                self._thread.start()
         future = asyncio.run_coroutine_threadsafe(_bounded(coroutine, timeout), self._loop)
         return future.result()
 
     def close(self) -> None:
-        """Stop the loop."""
-        if self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+        """Stop the loop and let it go."""
+        with self._lock:
+            if self._loop is None or self._thread is None or self._closing:
+                return
+            self._closing = True
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the loop. A task that raises SystemExit or KeyboardInterrupt stops it; whoever waits for the task gets that, and the
+        other tasks go on."""
+        while not self._closing:
+            try:
+                loop.run_forever()
+            except (KeyboardInterrupt, SystemExit):
+                continue
+        left = asyncio.all_tasks(loop)
+        for task in left:
+            task.cancel()
+        with contextlib.suppress(KeyboardInterrupt, SystemExit):
+            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.close()
 
 
 async def _bounded(coroutine: Coroutine[Any, Any, Any], timeout: float | None) -> Any:
