@@ -27,6 +27,7 @@ def recording(callers: int, options: Options) -> Iterator[dict[str, Any]]:
     rates: dict[str, list[float]] = {"1": [], "0": []}
     trace: list[float] = []
     pages: list[float] = []
+    counts: list[float] = []
     threads = Callers(callers)
     try:
         with options.workspace() as folder:
@@ -37,6 +38,7 @@ def recording(callers: int, options: Options) -> Iterator[dict[str, Any]]:
                     if number:
                         rates[on].append(rate)
                     if number and on == "1":
+                        counts.append(count)
                         trace.append(_trace_bytes(path) / count)
                         side_file = path.with_name(path.name + "-pages")
                         pages += [side_file.stat().st_size / count] if side_file.exists() else []
@@ -48,8 +50,24 @@ def recording(callers: int, options: Options) -> Iterator[dict[str, Any]]:
     yield figure(
         "recording", callers, ours, limit, below(15, "overhead_percent", "%"), unit="calls/s", overhead_percent=overhead, **more
     )
-    yield figure("recording.trace", callers, _median(trace), None, at_most(400, "ours", "bytes"), unit="bytes/tx")
-    yield figure("recording.pages", callers, _median(pages), None, at_most(200, "ours", "bytes"), unit="bytes/tx")
+    yield figure(
+        "recording.trace",
+        callers,
+        _median(trace),
+        None,
+        at_most(400, "ours", "bytes"),
+        unit="bytes/tx",
+        transactions=_median(counts),
+    )
+    yield figure(
+        "recording.pages",
+        callers,
+        _median(pages),
+        None,
+        at_most(200, "ours", "bytes"),
+        unit="bytes/tx",
+        transactions=_median(counts),
+    )
 
 
 def _side(path: Path, on: str, threads: Callers, seconds: float) -> tuple[float, int]:

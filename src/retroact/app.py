@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
+import functools
 import sys
 import threading
 import uuid
@@ -22,11 +23,28 @@ from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
 from retroact.engine.clock import Clock, SystemClock
 from retroact.engine.contract import Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
-from retroact.errors import BadDeclaration, Closed, MisplacedCall, NoProject, NotFinished, RunCancelled, SourceMissing, WrongFunction
-from retroact.function.code import Code, capture, plain_name
+from retroact.engine.sqlite.history import History
+from retroact.errors import (
+    BadDeclaration,
+    Closed,
+    MisplacedCall,
+    NoProject,
+    NotFinished,
+    RunCancelled,
+    SourceMissing,
+    WrongFunction,
+)
+from retroact.function.code import Code, capture, load_path
 from retroact.function.context import current_scope
-from retroact.function.declare import Function, Kind
+from retroact.function.declare import Function
+from retroact.function.kind import Kind
+from retroact.function.names import plain_name
 from retroact.function.registry import Registry
+from retroact.replay.replayer import Report
+from retroact.replay.shelf import Shelf
+from retroact.replay.workflows import replay_runs
+from retroact.retroaction.difference import Difference
+from retroact.retroaction.retroactor import Retroactor
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
 from retroact.workflow.executor import SLEEP, Executor
@@ -180,6 +198,8 @@ class App:
         self._executor.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._executor.close()
+        if "history" in self.__dict__:
+            self.history.close()
         self.engine.close()
 
     def __enter__(self) -> Self:
@@ -193,6 +213,32 @@ class App:
     def runs(self, *, most: int = 100) -> list[Run]:
         """The newest runs."""
         return self.trace.runs(most=most)
+
+    @functools.cached_property
+    def history(self) -> History:
+        """The past of the database: `app.history.at(version).query("select ...")`. Raises BeyondHistory."""
+        return History(self.path)
+
+    def replay(self, runs: Iterable[str]) -> Report:
+        """Run the past again, and compare: each transaction of the runs at the state that it saw. Raises UnknownRun."""
+        self._catch_up()
+        return replay_runs(self.history, [RunId(run) for run in runs], fallback=self.registry)
+
+    def retroact(self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None) -> Difference:
+        """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction."""
+        self._catch_up()
+        registry = changed if isinstance(changed, Registry) else Registry.of(load_path(Path(changed)))
+        shelf = Shelf(self.history.trace, self.registry)
+        try:
+            return Retroactor(self.history, shelf, registry, answers).run([RunId(run) for run in runs])
+        finally:
+            shelf.close()
+
+    def _catch_up(self) -> None:
+        """Bring the page log up to this moment."""
+        self.engine.settle()
+        if self.engine.historian is not None:
+            self.engine.historian.store()
 
     # --- how -------------------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,9 @@ from types import ModuleType
 import msgspec
 import pytest
 
+from retroact.function.names import plain_name
 from retroact.errors import LoadFailed, SourceMissing
-from retroact.function.code import Code, Source, capture, load, load_path, plain_name, unload
+from retroact.function.code import Code, Source, capture, load, load_path, unload
 
 PACKAGE = {
     "shop/__init__.py": "from shop.models import Order\nfrom . import prices\nTAG = 'shop'\n",

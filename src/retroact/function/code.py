@@ -34,6 +34,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 
 from retroact.errors import LoadFailed, SourceMissing
+from retroact.function.names import plain_name
 
 INSTALLED = frozenset({"site-packages", "dist-packages"})
 
@@ -155,12 +156,6 @@ def unload(module: ModuleType) -> None:
     loading = getattr(module, "__loader__", None)
     if isinstance(loading, _Load):
         loading.forget()
-
-
-def plain_name(name: str) -> str:
-    """The name a module is imported under, without the tag of its load: `shop.models` for `shop@3f2a91.models`."""
-    top, dot, rest = name.partition(".")
-    return top.partition("@")[0] + dot + rest
 
 
 @functools.lru_cache(maxsize=256)

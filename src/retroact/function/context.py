@@ -14,12 +14,9 @@ import datetime
 import random
 import uuid as uuids
 from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import Any, Protocol, TypeVar, cast
 
 from retroact.errors import BadArguments, MisplacedCall, OutsideRun
-
-if TYPE_CHECKING:
-    from retroact.function.declare import Function
 
 T = TypeVar("T")
 Value = int | float | str | bytes | None
@@ -63,13 +60,22 @@ class Pending(Protocol[T]):
     def __await__(self) -> Any: ...
 
 
+class Callee(Protocol):
+    """A function, as far as a scope needs to know it."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def kind(self) -> Kind: ...
+
+
 class Scope(Protocol):
     """What stands around a body while it runs."""
 
-    function: Function[..., Any]
-
-    def call(self, callee: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any: ...
-    def start(self, callee: Function[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Pending[Any]: ...
+    @property
+    def function(self) -> Callee: ...
+    def call(self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Any: ...
+    def start(self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any], /) -> Pending[Any]: ...
     def sleep(self, seconds: float) -> Any: ...
     def now_us(self) -> int: ...
     def random(self) -> random.Random: ...
@@ -128,7 +134,7 @@ def key() -> str:
 def sleep(seconds: float) -> Any:
     """Sleep durably inside a workflow: a crash does not start the time anew. In an `async def` workflow, await it."""
     scope = _required("sleep")
-    if scope.function.kind.value != "workflow":
+    if scope.function.kind is not Kind.WORKFLOW:
         raise MisplacedCall(
             inner="sleep",
             inner_kind="durable sleep",

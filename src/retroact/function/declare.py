@@ -9,7 +9,6 @@ This module must not know how a function is run, nor by whom; it asks the scope 
 from __future__ import annotations
 
 import dataclasses
-import enum
 import functools
 import inspect
 from collections.abc import Awaitable, Callable
@@ -18,31 +17,11 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from retroact.errors import BadDeclaration, OutsideRun
 from retroact.function.context import Pending, current_scope
 from retroact.function.fingerprint import fingerprint
+from retroact.function.kind import CONNECTED, Kind
 from retroact.function.schema import Schema
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class Kind(enum.Enum):
-    """What a function is to the platform."""
-
-    TRANSACTION = "transaction"
-    STEP = "step"
-    WORKFLOW = "workflow"
-    INVARIANT = "invariant"
-
-
-#: The options that each kind takes.
-_TAKES: dict[Kind, tuple[str, ...]] = {
-    Kind.TRANSACTION: ("read_only",),
-    Kind.STEP: ("retries", "backoff", "backoff_factor", "backoff_max", "timeout"),
-    Kind.WORKFLOW: (),
-    Kind.INVARIANT: (),
-}
-
-#: Kinds whose body is given a connection as its first argument.
-CONNECTED = frozenset({Kind.TRANSACTION, Kind.INVARIANT})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from retroact.errors import BadDeclaration, DuplicateFunction, UnknownFunction
-from retroact.function.declare import Function, Kind
+from retroact.function.declare import Function
+from retroact.function.kind import Kind
 
 AnyFunction = Function[..., Any]
 

@@ -17,7 +17,7 @@ from retroact.engine.contract import Branch, History, Invocation, SchemaMoved
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.replay.divergence import Divergence, Verdict, compare
 from retroact.replay.shelf import Shelf
-from retroact.trace.record import Record, RunId
+from retroact.trace.record import Record, Run, RunId
 
 #: More records than this between two transactions are not applied one by one: the later state is opened.
 FAR = 64
@@ -36,6 +36,16 @@ class Replayed:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowReplayed:
+    """One workflow, its body run again."""
+
+    run: Run
+    verdict: Verdict
+    #: Where it parted from its record, or why it could not be run again.
+    reason: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
     """A replay."""
 
@@ -45,6 +55,8 @@ class Report:
     seconds: float
     #: How long the same transactions took when they happened.
     original_seconds: float
+    #: The bodies of workflows, run again with every call answered from the record.
+    workflows: tuple[WorkflowReplayed, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         """Transactions with that verdict."""
@@ -53,7 +65,7 @@ class Report:
     @property
     def faithful(self) -> bool:
         """Whether nothing diverged."""
-        return not self.count(Verdict.DIVERGED)
+        return not self.count(Verdict.DIVERGED) and not any(w.verdict is Verdict.DIVERGED for w in self.workflows)
 
 
 def invocation_of(record: Record, function: object) -> Invocation:

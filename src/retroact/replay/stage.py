@@ -21,7 +21,8 @@ from typing import Any, cast
 from retroact.engine.contract import Invocation
 from retroact.errors import BadDeclaration
 from retroact.function.context import enter, leave
-from retroact.function.declare import Function, Kind
+from retroact.function.declare import Function
+from retroact.function.kind import Kind
 from retroact.function.registry import Registry
 from retroact.trace.failure import describe
 from retroact.trace.record import Outcome, RunId, StepNumber

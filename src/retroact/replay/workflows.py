@@ -9,27 +9,19 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from retroact.engine.contract import Trace
+from retroact.engine.contract import History, Trace
 from retroact.errors import LoadFailed, SourceMissing
-from retroact.function.code import plain_name
-from retroact.function.declare import Kind
+from retroact.function.kind import Kind
+from retroact.function.names import plain_name
+from retroact.function.registry import Registry
 from retroact.replay.divergence import Verdict, show_outcome
+from retroact.replay.replayer import Progress, Replayer, Report, WorkflowReplayed, chosen_records
 from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Stage
 from retroact.trace.failure import revive
 from retroact.trace.record import Record, Run, RunId
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class WorkflowReplayed:
-    """One workflow, its body run again."""
-
-    run: Run
-    verdict: Verdict
-    #: Where it parted from its record, or why it could not be run again.
-    reason: str | None = None
 
 
 def replay_workflows(trace: Trace, shelf: Shelf, runs: Iterable[RunId]) -> tuple[WorkflowReplayed, ...]:
@@ -96,3 +88,16 @@ class _Director:
         if run not in self._records:
             self._records[run] = {int(record.step): record for record in self._trace.records_of(run)}
         return self._records[run]
+
+
+def replay_runs(history: History, runs: Sequence[RunId], *, fallback: Registry | None = None, progress: Progress | None = None) -> Report:
+    """Replay runs: each of their transactions at the state that it saw, and the bodies of those that are workflows.
+
+    `fallback` has the functions whose source was not recorded. Raises UnknownRun, DamagedTrace, DamagedPage, BeyondHistory.
+    """
+    shelf = Shelf(history.trace, fallback)
+    try:
+        report = Replayer(history, shelf).replay(chosen_records(history, runs), progress)
+        return dataclasses.replace(report, workflows=replay_workflows(history.trace, shelf, runs))
+    finally:
+        shelf.close()

@@ -25,8 +25,8 @@ from typing import Any
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import Branch, History, Invocation, SchemaMoved, Trial
 from retroact.errors import LoadFailed, NoRecordedOutcome, SourceMissing
-from retroact.function.code import plain_name
-from retroact.function.declare import Kind
+from retroact.function.kind import Kind
+from retroact.function.names import plain_name
 from retroact.function.registry import Registry
 from retroact.replay.replayer import chosen_records, invocation_of
 from retroact.replay.shelf import Shelf

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from types import ModuleType
 
 from retroact.errors import RunFailed
-from retroact.function.code import plain_name
+from retroact.function.names import plain_name
 from retroact.trace.codec import encode_json
 from retroact.trace.record import Failure, RunId
 

@@ -21,7 +21,8 @@ from retroact.engine.clock import Clock
 from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
 from retroact.errors import CodeChanged, EngineFault, MisplacedCall, RunCancelled, UnknownFunction
 from retroact.function.context import enter, leave
-from retroact.function.declare import Function, Kind, Options
+from retroact.function.declare import Function, Options
+from retroact.function.kind import Kind
 from retroact.function.registry import Registry
 from retroact.trace.failure import describe, revive
 from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, RunState, StepNumber

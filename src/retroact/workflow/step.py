@@ -220,8 +220,8 @@ class Loop:
         self._thread.join()
 
     def _serve(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Run the loop. A task that raises SystemExit or KeyboardInterrupt stops it; whoever waits for the task gets that, and the
-        other tasks go on."""
+        """Run the loop. A task that raises SystemExit or KeyboardInterrupt stops it: who waits for that task gets it, the others
+        go on."""
         while not self._closing:
             try:
                 loop.run_forever()
@@ -231,7 +231,8 @@ class Loop:
         for task in left:
             task.cancel()
         with contextlib.suppress(KeyboardInterrupt, SystemExit):
-            loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+            if left:
+                loop.run_until_complete(asyncio.wait(left))
         loop.close()
 
 
