@@ -13,10 +13,11 @@ import contextvars
 import datetime
 import random
 import uuid as uuids
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 from retroact.errors import BadArguments, MisplacedCall, OutsideRun
+from retroact.function.kind import Kind
 
 T = TypeVar("T")
 Value = int | float | str | bytes | None

@@ -42,6 +42,15 @@ class Options:
     timeout: float | None = None
 
 
+#: The options that a function of each kind takes.
+_TAKES: dict[Kind, tuple[str, ...]] = {
+    Kind.TRANSACTION: ("read_only",),
+    Kind.STEP: ("retries", "backoff", "backoff_factor", "backoff_max", "timeout"),
+    Kind.WORKFLOW: (),
+    Kind.INVARIANT: (),
+}
+
+
 class Function(Generic[P, R]):
     """A registered Python function: its name, what it is, its body and its options. A value; it never changes.
 

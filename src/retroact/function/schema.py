@@ -53,13 +53,13 @@ class Schema:
         for parameter in parameters:
             if parameter.kind in (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD):
                 raise BadDeclaration(function=function, problem=f"parameter *{parameter.name} cannot be recorded by name; name each one")
-        shown = f"{function}({', '.join(str(p) for p in parameters)})"
         try:
             hints = _hints(body, {p.name for p in parameters})
         except (NameError, AttributeError, TypeError, SyntaxError) as error:
             raise BadDeclaration(function=function, problem=f"its type hints cannot be resolved: {error}") from None
+        shown = ", ".join(str(p.replace(annotation=hints.get(p.name, p.empty))) for p in parameters)
         try:
-            return cls(function, parameters, hints, shown)
+            return cls(function, parameters, hints, f"{function}({shown})")
         except (TypeError, ValueError, RuntimeError) as error:
             raise BadDeclaration(function=function, problem=f"its type hints cannot be encoded: {error}") from None
 

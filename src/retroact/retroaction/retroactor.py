@@ -23,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from retroact.engine.clock import monotonic
-from retroact.engine.contract import Branch, History, Invocation, SchemaMoved, Trial
+from retroact.engine.contract import History, Invocation, SchemaMoved, Trial
 from retroact.errors import LoadFailed, NoRecordedOutcome, SourceMissing
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
