@@ -86,7 +86,7 @@ class TransactionScope:
         value = callee.body(self._connection, *bound, **named)
         return finish_at_once(value, callee.name) if callee.is_async and not self.function.is_async else value
 
-    def start(self, callee: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def start(self, callee: Any, _args: tuple[Any, ...], _kwargs: dict[str, Any]) -> Any:
         """Nothing runs beside a transaction inside it. Raises MisplacedCall."""
         raise MisplacedCall(
             inner=callee.name,

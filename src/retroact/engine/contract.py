@@ -77,7 +77,7 @@ class Trial:
     changes: tuple[Change, ...]
 
 
-class SchemaMoved(Exception):  # noqa: N818 - a signal between modules, never an error of the user's
+class SchemaMoved(Exception):
     """A record changed the schema: the state after it is to be opened, not reached row by row."""
 
     def __init__(self, version: Version) -> None:

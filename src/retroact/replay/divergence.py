@@ -102,7 +102,11 @@ def _changes(then: tuple[Change, ...], now: tuple[Change, ...]) -> Divergence | 
 
 
 def _outcome(then: Outcome, now: Outcome) -> Divergence | None:
-    same = (then.failure.error, then.failure.message) == (now.failure.error, now.failure.message) if then.failure and now.failure else then == now
+    same = (
+        (then.failure.error, then.failure.message) == (now.failure.error, now.failure.message)
+        if then.failure and now.failure
+        else then == now
+    )
     if same:
         return None
     return Divergence(statement=None, part="outcome", recorded=show_outcome(then), replayed=show_outcome(now))

@@ -117,7 +117,9 @@ class Replayer:
                 self._branch.close()
                 self._branch = None
         seconds = monotonic() - began
-        original = (max(r.began_us + r.elapsed_us for r in transactions) - min(r.began_us for r in transactions)) / 1e6 if transactions else 0.0
+        original = (
+            (max(r.began_us + r.elapsed_us for r in transactions) - min(r.began_us for r in transactions)) / 1e6 if transactions else 0.0
+        )
         answered = len(records) - len(transactions)
         return Report(transactions=tuple(done), answered=answered, seconds=seconds, original_seconds=original)
 

@@ -82,7 +82,7 @@ class PlayScope:
         self.last_us = began_us
         self._player = player
         self._random = random.Random(f"{player.run}/workflow")
-        self._calls = 0
+        self.calls = 0
 
     def call(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """A call in the body."""
@@ -97,8 +97,8 @@ class PlayScope:
         """Number a call. Raises BadArguments."""
         arguments = callee.schema.encode_arguments(args, kwargs)
         callee.schema.decode_arguments(arguments)
-        self._calls += 1
-        return Invocation(run=self._player.run, step=StepNumber(self._calls), function=callee, arguments=arguments)
+        self.calls += 1
+        return Invocation(run=self._player.run, step=StepNumber(self.calls), function=callee, arguments=arguments)
 
     def perform(self, invocation: Invocation) -> Any:
         """A call by the platform itself: a compensation."""
@@ -106,10 +106,10 @@ class PlayScope:
 
     def sleep(self, seconds: float) -> Any:
         """Time passes without waiting."""
-        self._calls += 1
+        self.calls += 1
         until_us = self.last_us + int(seconds * 1e6)
         arguments = SLEEP.schema.encode_arguments((until_us,), {})
-        call = self._player.ask(Invocation(run=self._player.run, step=StepNumber(self._calls), function=SLEEP, arguments=arguments))
+        call = self._player.ask(Invocation(run=self._player.run, step=StepNumber(self.calls), function=SLEEP, arguments=arguments))
         return call if self.function.is_async else call.result()
 
     def now_us(self) -> int:
@@ -222,10 +222,10 @@ class Player:
     async def _async_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         body = asyncio.ensure_future(self.function.body(*args, **kwargs))
         while not body.done():
-            made = self.scope._calls  # noqa: SLF001 - the scope is this player's own
+            made = self.scope.calls
             for _ in range(_IDLE_CYCLES):
                 await asyncio.sleep(0)
-            if not body.done() and made == self.scope._calls and self.pending:  # noqa: SLF001
+            if not body.done() and made == self.scope.calls and self.pending:
                 self.wait()
         return body.result()
 

@@ -283,7 +283,11 @@ class _Play:
     def _execute(self, invocation: Invocation, moment: Record | None, *, same: bool = True) -> Trial:
         """Run a body on the branch, in the moment of the record whose place it has."""
         now_us = moment.began_us if moment is not None else 0
-        seed = Invocation(run=moment.run, step=moment.step, function=invocation.function, arguments=b"").seed if moment and same else invocation.seed
+        seed = (
+            Invocation(run=moment.run, step=moment.step, function=invocation.function, arguments=b"").seed
+            if moment and same
+            else invocation.seed
+        )
         trial = self._now.attempt(invocation, now_us, seed)
         if trial.error is None:
             self._now.keep()

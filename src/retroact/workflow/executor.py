@@ -39,7 +39,7 @@ def _sleep(until_us: int) -> None:
 
 
 #: The function that a durable sleep is recorded as. Its argument is how long; its result, until when.
-SLEEP = Function(_sleep, Kind.STEP, Options(), name=SLEEP_NAME)
+SLEEP: AnyFunction = Function(_sleep, Kind.STEP, Options(), name=SLEEP_NAME)
 
 
 class Engine(Protocol):

@@ -39,7 +39,7 @@ class Moment:
     def random(self) -> random.Random:
         """The invocation's generator, made when first asked for."""
         if self._random is None:
-            self._random = random.Random(self.seed)  # noqa: S311 - repeatable by design
+            self._random = random.Random(self.seed)
         return self._random
 
     def time(self) -> datetime.datetime:
@@ -54,8 +54,8 @@ def install(database: apsw.Connection, moment: Moment) -> None:
         database.create_scalar_function(name, _dated(calendar, name, position, moment), -1)
     for name, form in _KEYWORDS.items():
         database.create_scalar_function(name, _keyword(form, moment), 0)
-    database.create_scalar_function("random", lambda: moment.random().getrandbits(64) - 2**63, 0)
-    database.create_scalar_function("randomblob", lambda n: moment.random().randbytes(max(1, int(n))), 1)
+    database.create_scalar_function("random", _random(moment), 0)
+    database.create_scalar_function("randomblob", _random_bytes(moment), 1)
 
 
 def _dated(calendar: apsw.Connection, name: str, position: int, moment: Moment) -> Callable[..., Any]:
@@ -66,10 +66,21 @@ def _dated(calendar: apsw.Connection, name: str, position: int, moment: Moment) 
         if len(given) > position and isinstance(given[position], str) and given[position].lower() == "now":
             given[position] = moment.time().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
         marks = ", ".join("?" * len(given))
-        return calendar.execute(f"select {name}({marks})", given).get  # noqa: S608 - the name is one of the table above
+        return calendar.execute(f"select {name}({marks})", given).get
 
     return call
 
 
-def _keyword(form: str, moment: Moment) -> Callable[[], str]:
+def _keyword(form: str, moment: Moment) -> Callable[..., Any]:
     return lambda: moment.time().strftime(form)
+
+
+def _random(moment: Moment) -> Callable[..., Any]:
+    return lambda: moment.random().getrandbits(64) - 2**63
+
+
+def _random_bytes(moment: Moment) -> Callable[..., Any]:
+    def call(size: Any) -> bytes:
+        return moment.random().randbytes(max(1, int(size)))
+
+    return call

@@ -17,6 +17,7 @@ import apsw
 from retroact.engine.attempt import execute, transaction_scope
 from retroact.engine.contract import Invocation, SchemaMoved, Trial
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
+from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
 from retroact.errors import BadStatement
 from retroact.trace.failure import describe
@@ -143,7 +144,7 @@ class Branch:
     def _table(self, name: str) -> _Table:
         table = self._tables.get(name)
         if table is None:
-            rows = self._database.execute("select name, type, pk, hidden from pragma_table_xinfo(?)", (name,)).fetchall()
+            rows = fetch(self._database, "select name, type, pk, hidden from pragma_table_xinfo(?)", (name,))
             without = self._database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
             key = tuple(n for n, _, pk, _ in sorted(rows, key=lambda r: r[2]) if pk)
             alias = key[0] if len(key) == 1 and not without and any(n == key[0] and t.upper() == "INTEGER" for n, t, _, _ in rows) else None

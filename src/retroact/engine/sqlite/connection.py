@@ -8,11 +8,12 @@ This module must not know how a transaction begins or ends, nor where its record
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import apsw
 
 from retroact.engine.sqlite.ambient import Moment, install
+from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.shape import Shape, shape_of
 from retroact.errors import BadStatement, ReadOnlyTransaction
 from retroact.trace.codec import digest_rows
@@ -109,7 +110,7 @@ class SqliteConnection:
         database = self.database
         before = database.total_changes() if shape.writes else 0
         try:
-            found = database.execute(sql, parameters).fetchall()
+            found = fetch(database, sql, parameters)
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
             self.notes.append((shape, parameters, 0, "!", "!"))
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
@@ -149,7 +150,7 @@ class SqliteConnection:
                 _VERBS[verb],
                 change.rowid,
                 change.rowid_new,
-                None if verb == "INSERT" else change.old,
-                None if verb == "DELETE" else change.new,
+                None if verb == "INSERT" else cast("tuple[Cell, ...]", change.old),
+                None if verb == "DELETE" else cast("tuple[Cell, ...]", change.new),
             )
         )

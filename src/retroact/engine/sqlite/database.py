@@ -52,7 +52,9 @@ def create_trace(database: apsw.Connection) -> None:
 def open_reader(path: Path) -> apsw.Connection:
     """A connection that only reads, beside the writer or after it. Raises NoProject, NotADatabase, NewerDatabase."""
     if not path.exists():
-        raise NoProject(problem=f"there is no database {path}", remedy="`retroact init` makes a project; `retroact run` makes its database.")
+        raise NoProject(
+            problem=f"there is no database {path}", remedy="`retroact init` makes a project; `retroact run` makes its database."
+        )
     check_file(path)
     try:
         database = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)

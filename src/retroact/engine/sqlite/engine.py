@@ -87,7 +87,14 @@ class SqliteEngine:
         return job.result() or self._recorded(invocation), job
 
     def note(
-        self, invocation: Invocation, outcome: Outcome, began_us: int, elapsed_us: int, *, start: RunStart | None = None, linger: bool = False
+        self,
+        invocation: Invocation,
+        outcome: Outcome,
+        began_us: int,
+        elapsed_us: int,
+        *,
+        start: RunStart | None = None,
+        linger: bool = False,
     ) -> Job[Any]:
         """Record the outcome of what is no transaction: a step, a sleep, a child workflow."""
 
@@ -229,13 +236,17 @@ class SqliteEngine:
     def _open_reader(self) -> SqliteConnection:
         return SqliteConnection(open_reader(self.path), Shapes({}))
 
-    def _post(self, invocation: Invocation, executed: Executed, began_us: int, elapsed_us: int, snapshot: Version, connection: SqliteConnection) -> None:
+    def _post(
+        self, invocation: Invocation, executed: Executed, began_us: int, elapsed_us: int, snapshot: Version, connection: SqliteConnection
+    ) -> None:
         notes = connection.notes
 
         def work() -> None:
             adopted = [(self._adopt(note[0]), *note[1:]) for note in notes]
             try:
-                self._recorder.insert(invocation, executed.outcome, began_us=began_us, elapsed_us=elapsed_us, snapshot=snapshot, notes=adopted)
+                self._recorder.insert(
+                    invocation, executed.outcome, began_us=began_us, elapsed_us=elapsed_us, snapshot=snapshot, notes=adopted
+                )
             except apsw.ConstraintError:
                 return  # two callers with one id: the first record stands
 

@@ -14,7 +14,7 @@ from retroact.errors import DatabaseBusy
 try:
     import fcntl
 except ImportError:  # pragma: no cover - Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None
 
 
 class WriterLock:

@@ -38,9 +38,7 @@ PATCH = 0
 
 _SELECT_CHAIN = "select place, last, kind, crc, data from pagelog_chunk where place between ?1 and ?2 order by place desc"
 _SELECT_COMMIT = "select n, version, pages, persisted_us, changed, crc from pagelog_commit where n = ?1"
-_SELECT_META = (
-    "select format, page_size, base, reason, salt_1, salt_2, frames, main_size, main_mtime, unsettled from pagelog_meta"
-)
+_SELECT_META = "select format, page_size, base, reason, salt_1, salt_2, frames, main_size, main_mtime, unsettled from pagelog_meta"
 INSERT_CHUNK = "insert into pagelog_chunk (place, last, kind, crc, data) values (?, ?, ?, ?, ?)"
 INSERT_COMMIT = "insert into pagelog_commit (n, version, pages, persisted_us, changed, crc) values (?, ?, ?, ?, ?, ?)"
 

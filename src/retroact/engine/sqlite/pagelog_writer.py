@@ -248,9 +248,7 @@ class PageLogWriter:
         self._connection.executemany(INSERT_COMMIT, rows)
         return last
 
-    def _chunks(
-        self, page: int, versions: Sequence[tuple[int, bytes]], existed: bool
-    ) -> Iterator[tuple[int, int, int, int, bytes]]:
+    def _chunks(self, page: int, versions: Sequence[tuple[int, bytes]], existed: bool) -> Iterator[tuple[int, int, int, int, bytes]]:
         """The rows for new versions of a page. `existed`: whether the base may have it, if the log does not."""
         draft: Draft | None = None
         chain = self._chain(page)

@@ -6,7 +6,16 @@ This module must not know what the statements mean.
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from importlib import resources
+from typing import Any, cast
+
+import apsw
+
+
+def fetch(database: apsw.Connection, sql: str, parameters: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
+    """The rows of a statement of ours, whose types we know better than the driver."""
+    return cast("list[tuple[Any, ...]]", database.execute(sql, parameters).fetchall())
 
 
 @functools.cache

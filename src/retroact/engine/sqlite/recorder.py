@@ -17,7 +17,7 @@ import apsw
 
 from retroact.engine.contract import Invocation, RunEnd, RunStart
 from retroact.engine.sqlite.connection import Note, RowNote, Shapes
-from retroact.engine.sqlite.queries import queries
+from retroact.engine.sqlite.queries import fetch, queries
 from retroact.engine.sqlite.relation import Relation, Relations, encode_changes
 from retroact.function.code import Code
 from retroact.function.declare import Function
@@ -38,12 +38,13 @@ class Recorder:
 
     def reload(self) -> None:
         """Read where the trace stands."""
-        rows = self._database.execute(self._sql["last_record"]).fetchall()
-        self.version, self._chain = rows[0] if rows else (0, 0)
-        self.shapes = Shapes(dict(self._database.execute(self._sql["all_sql"])))
-        self.relations = Relations([Relation.stored(*row) for row in self._database.execute(self._sql["all_relations"])])
-        stored = self._database.execute(self._sql["all_functions"]).fetchall()
-        self._function_numbers = {tuple(row[1:]): row[0] for row in stored}
+        rows = fetch(self._database, self._sql["last_record"])
+        self.version: int = rows[0][0] if rows else 0
+        self._chain: int = rows[0][1] if rows else 0
+        self.shapes = Shapes({text: number for text, number in fetch(self._database, self._sql["all_sql"])})
+        self.relations = Relations([Relation.stored(*row) for row in fetch(self._database, self._sql["all_relations"])])
+        stored = fetch(self._database, self._sql["all_functions"])
+        self._function_numbers: dict[tuple[Any, ...], int] = {tuple(row[1:]): row[0] for row in stored}
         self._numbers: dict[AnyFunction, int] = {}
 
     def know(self, functions: Sequence[AnyFunction], codes: Mapping[str, Code]) -> None:

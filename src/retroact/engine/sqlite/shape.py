@@ -131,4 +131,5 @@ def _reads_only(name: str | None, value: str | None) -> bool:
 
 
 def _row_maker(columns: list[str]) -> Callable[[Any], Any]:
-    return collections.namedtuple("Row", columns, rename=True)._make  # noqa: PYI024 - the fields are not known before
+    row = collections.namedtuple("Row", columns, rename=True)  # pyright: ignore[reportUntypedNamedTuple] - the fields are not known before
+    return row._make

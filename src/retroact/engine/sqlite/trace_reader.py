@@ -182,5 +182,3 @@ class TraceReader:
 
 def _outcome(value: str | None, failure: str | None) -> Outcome:
     return Outcome(value=value) if failure is None else Outcome(failure=_failure(failure))
-
-

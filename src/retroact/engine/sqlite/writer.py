@@ -63,7 +63,13 @@ class Writer:
     between groups; none of them may raise."""
 
     def __init__(
-        self, database: apsw.Connection, *, path: str, on_commit: Callable[[], None], on_loss: Callable[[], None], maintain: Callable[[], None]
+        self,
+        database: apsw.Connection,
+        *,
+        path: str,
+        on_commit: Callable[[], None],
+        on_loss: Callable[[], None],
+        maintain: Callable[[], None],
     ) -> None:
         self.database = database
         self.path = path
