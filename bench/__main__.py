@@ -55,9 +55,7 @@ def main(argv: list[str] | None = None) -> int:
     if given.engine != "sqlite":
         print(f"bench: the engine {given.engine} cannot be measured yet; use --engine sqlite.", file=sys.stderr)
         return 2
-    asked = {
-        name: getattr(given, name) for name in ("seconds", "rounds", "commits", "folder") if getattr(given, name) is not None
-    }
+    asked = {name: getattr(given, name) for name in ("seconds", "rounds", "commits", "folder") if getattr(given, name) is not None}
     options = dataclasses.replace(Options() if given.names else SHORT, **asked)
     with options.workspace() as folder:
         fsync = fsync_ms(Path(folder))
@@ -90,7 +88,7 @@ def line(found: dict[str, Any]) -> str:
     text = " ".join(_cell(shown.get(name), width, left=index in (0, 4, 6)) for index, (name, width) in enumerate(COLUMNS))
     notes = [
         f"{key} {shown[key]}"
-        for key in ("overhead_percent", "lost_updates", "consistent", "duplicated", "missing")
+        for key in ("overhead_percent", "lost_updates", "consistent", "duplicated", "missing", "diverged")
         if key in shown
     ]
     notes += [str(shown[key]) for key in ("note", "error") if key in shown]

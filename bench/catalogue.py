@@ -23,13 +23,9 @@ class Benchmark:
 BENCHMARKS = {
     b.name: b
     for b in (
-        Benchmark(
-            "w1", "one recorded transaction a call, against single commits by hand with a record", (1, 8, 64), throughput.w1
-        ),
+        Benchmark("w1", "one recorded transaction a call, against single commits by hand with a record", (1, 8, 64), throughput.w1),
         Benchmark("w1hot", "the same, all callers on one row: no update may be lost", (8,), throughput.w1hot),
-        Benchmark(
-            "recording", "the page log on against off; bytes of trace and page log a transaction", (1, 64), recording.recording
-        ),
+        Benchmark("recording", "the page log on against off; bytes of trace and page log a transaction", (1, 64), recording.recording),
         Benchmark("w2", "a workflow of three transactions, against the hand-written merge form", (1, 32), throughput.w2),
         Benchmark("w3", "a workflow of five steps that do nothing, against the hand-written merge form", (1, 8), throughput.w3),
         Benchmark("w5", "latency of a trivial durable workflow", (1,), throughput.w5),

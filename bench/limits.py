@@ -98,9 +98,7 @@ class Handwritten:
         """Take up every workflow without an end, with the results that are recorded."""
         conn = self._connection()
         results: dict[str, dict[int, str]] = {}
-        for wf, n, result in conn.execute(
-            "select o.wf, o.n, o.result from r_op o join r_wf w on w.id = o.wf where w.status = 'P'"
-        ):
+        for wf, n, result in conn.execute("select o.wf, o.n, o.result from r_op o join r_wf w on w.id = o.wf where w.status = 'P'"):
             results.setdefault(wf, {})[n] = result
         for key, name, args in conn.execute("select id, name, args from r_wf where status = 'P'").fetchall():
             again = _Workflow(self._transaction, key, name, tuple(json.loads(args)), results.get(key, {}), opened=True)

@@ -103,7 +103,8 @@ def replay(callers: int, options: Options) -> Iterator[dict[str, Any]]:
                 ours.append(again)
             for one in report.transactions:
                 verdicts[one.verdict.value] = verdicts.get(one.verdict.value, 0) + 1
-    more = {"rounds": [round(r) for r in ours], "limit_rounds": [round(r) for r in limit], "verdicts": verdicts}
+    diverged = sum(verdicts.values()) - verdicts.get("identical", 0) - verdicts.get("order-only", 0)
+    more = {"diverged": diverged, "verdicts": verdicts, "rounds": [round(r) for r in ours], "limit_rounds": [round(r) for r in limit]}
     pair = round(statistics.median(ours), 1), round(statistics.median(limit), 1)
     yield figure("replay", callers, *pair, goal, unit="tx/s", **more)
 
@@ -117,9 +118,7 @@ def _original(path: Path, callers: int, seconds: float) -> float:
     measured = Measured()
     threads = Callers(callers)
     try:
-        threads.loop(
-            lambda k, i: adapter.run_tx(f"{RUN}-{k}-{i}", "bump", chance[k].randint(1, workload.ACCOUNTS)), seconds, measured
-        )
+        threads.loop(lambda k, i: adapter.run_tx(f"{RUN}-{k}-{i}", "bump", chance[k].randint(1, workload.ACCOUNTS)), seconds, measured)
     finally:
         threads.close()
         adapter.close()

@@ -47,9 +47,7 @@ def recording(callers: int, options: Options) -> Iterator[dict[str, Any]]:
     ours, limit = (round(statistics.median(rates[on]), 1) for on in ("1", "0"))
     overhead = round(100 * (limit / ours - 1), 1)
     more = {"rounds": [round(r) for r in rates["1"]], "limit_rounds": [round(r) for r in rates["0"]]}
-    yield figure(
-        "recording", callers, ours, limit, below(15, "overhead_percent", "%"), unit="calls/s", overhead_percent=overhead, **more
-    )
+    yield figure("recording", callers, ours, limit, below(15, "overhead_percent", "%"), unit="calls/s", overhead_percent=overhead, **more)
     yield figure(
         "recording.trace",
         callers,
@@ -77,9 +75,7 @@ def _side(path: Path, on: str, threads: Callers, seconds: float) -> tuple[float,
     chance = [random.Random(7 + k) for k in range(threads.count)]
     measured = Measured()
     began = time.perf_counter()
-    threads.loop(
-        lambda k, i: adapter.run_tx(f"{RUN}-{k}-{i}", "bump", chance[k].randint(1, workload.ACCOUNTS)), seconds, measured
-    )
+    threads.loop(lambda k, i: adapter.run_tx(f"{RUN}-{k}-{i}", "bump", chance[k].randint(1, workload.ACCOUNTS)), seconds, measured)
     adapter.close()
     return measured.completed / (time.perf_counter() - began), measured.completed
 

@@ -15,7 +15,7 @@ import functools
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
@@ -161,7 +161,7 @@ class App:
             if found.outcome is None:
                 raise _not_finished(found)
             self.registry.get(found.function)
-            future = concurrent.futures.Future()
+            future = cast("concurrent.futures.Future[Any]", concurrent.futures.Future())
             self._fulfil(future, run_id, lambda: self._recorded_result(found))
         return Handle(run_id, future, self.cancel)
 
@@ -334,7 +334,7 @@ class App:
         self._pool.submit(self._fulfil, future, run, work).add_done_callback(ended)
 
     @contextlib.contextmanager
-    def _told(self, future: concurrent.futures.Future[Any], run: RunId) -> Iterator[None]:
+    def _told(self, future: concurrent.futures.Future[Any], run: RunId) -> Generator[None]:
         """Whoever waits for a claimed run is told when it cannot be begun."""
         try:
             yield
@@ -346,7 +346,7 @@ class App:
     def _fulfil(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
         try:
             value = work()
-        except BaseException as error:  # noqa: BLE001 - whoever waits for the run is told
+        except BaseException as error:  # whoever waits for the run is told
             self._release(run)
             future.set_exception(error)
             if not isinstance(error, Exception):

@@ -18,11 +18,14 @@ from retroact.function.context import current_scope, entered
 SCOPES = {"workflow": workflow, "step": step, "transaction": transaction, "invariant": invariant}
 
 
+def nothing(conn: Any) -> None: ...
+
+
 class Fake:
     """A scope at a fixed moment."""
 
     def __init__(self, kind: str) -> None:
-        self.function = SCOPES[kind](name="outer")(lambda conn: None)
+        self.function = SCOPES[kind](name="outer")(nothing)
         self.slept: list[float] = []
         self.call = self.start = lambda callee, args, kwargs: (callee.name, args, kwargs)
 
@@ -46,8 +49,8 @@ class Fake:
         (lambda: retroact.rng().random(), random.Random("seed").random()),
         (retroact.uuid, uuids.UUID(int=random.Random("seed").getrandbits(128), version=4)),
         (retroact.key, "run.1"),
-        (lambda: transaction(name="inner")(lambda conn: None)(1, b=2), ("inner", (1,), {"b": 2})),
-        (lambda: transaction(name="inner")(lambda conn: None).start(1), ("inner", (1,), {})),
+        (lambda: transaction(name="inner")(nothing)(1, b=2), ("inner", (1,), {"b": 2})),
+        (lambda: transaction(name="inner")(nothing).start(1), ("inner", (1,), {})),
     ],
 )
 def test_a_body_asks_its_scope(what: Callable[[], Any], value: Any) -> None:

@@ -14,6 +14,9 @@ from retroact.errors import BadDeclaration, DuplicateFunction, UnknownFunction
 def body(conn: Any) -> None: ...
 
 
+def ask(key: str) -> None: ...
+
+
 def named(name: str, declare: Any = transaction) -> Any:
     return declare(name=name)(body)
 
@@ -46,7 +49,7 @@ def test_what_belongs_together_is_joined() -> None:
 
 
 def test_an_unknown_function_says_which_are_known() -> None:
-    with pytest.raises(UnknownFunction, match="No function named 'c' is registered. Known functions: a, b. Check the spelling"):
+    with pytest.raises(UnknownFunction, match=r"No function named 'c' is registered\. Known functions: a, b\. Check the spelling"):
         Registry.of(named("b"), named("a")).get("c")
     with pytest.raises(UnknownFunction, match="Known functions: none"):
         Registry.of().get("c")
@@ -74,7 +77,7 @@ send = named("send", step)
             BadDeclaration,
             "send: it has two compensations: x and y; keep one",
         ),
-        ((send, send.inquiry(lambda key: None), send.inquiry(body)), BadDeclaration, "two inquiries: <lambda> and body; keep one"),
+        ((send, send.inquiry(ask), send.inquiry(body)), BadDeclaration, "two inquiries: ask and body; keep one"),
         ((5,), BadDeclaration, "functions are given as a module, as Function values or as a list"),
         (("shop",), BadDeclaration, "'shop': functions are given as a module"),
         ((["shop"],), BadDeclaration, "functions are given as a module"),

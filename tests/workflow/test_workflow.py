@@ -364,11 +364,11 @@ def around(where: str, what: str) -> Any:
 MISUSES: dict[str, Any] = {
     "transaction": lambda: write("never"),
     "start transaction": lambda: write.start("never"),
-    "step": lambda: leaf(),
-    "start step": lambda: leaf.start(),
+    "step": leaf,
+    "start step": leaf.start,
     "workflow": lambda: twice("never"),
     "start workflow": lambda: twice.start("never"),
-    "invariant": lambda: holds(),
+    "invariant": holds,
     "start invariant": lambda: holds.start().result(),
     "sleep": lambda: retroact.sleep(1),
     "app.run": lambda: APPS[0].run(write, "never"),
@@ -387,7 +387,8 @@ WRONG = [
 
 @pytest.fixture(scope="module")
 def misused(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with opened(tmp_path_factory.mktemp("misuse"), [in_transaction, in_step, in_async_step, in_workflow, around, leaf, twice, holds]) as app:
+    functions = [in_transaction, in_step, in_async_step, in_workflow, around, leaf, twice, holds]
+    with opened(tmp_path_factory.mktemp("misuse"), functions) as app:
         APPS[:] = [app]
         yield app
         APPS.clear()
@@ -407,7 +408,7 @@ def test_nested_misuse_says_what_to_do(misused: App, function: Any, arguments: t
     [
         (lambda app: app.run("nothing"), UnknownFunction, "No function named 'nothing'"),
         (lambda app: app.run(refuse.body, "a"), UnknownFunction, "No function named"),
-        (lambda app: app.run(transaction(name="write")(lambda conn: None)), UnknownFunction, "another version"),
+        (lambda app: app.run(transaction(name="write")(leaf.body)), UnknownFunction, "another version"),
         (lambda app: app.run(write), BadArguments, r"missing entry. It takes write\(entry: str\)"),
         (lambda app: app.run(write, 5), BadArguments, "Expected `str`, got `int`"),
         (lambda app: app.start(write, "a", "b"), BadArguments, "too many arguments"),
@@ -458,7 +459,7 @@ def test_what_cannot_be_recorded_is_rolled_back(tmp_path: Path) -> None:
 def test_a_call_of_what_is_not_registered_stops_the_run(tmp_path: Path) -> None:
     """It went through, without its code in the trace, and what compensates it was silently left out."""
     with App(tmp_path / "test.db", [twice]) as app:
-        with pytest.raises(UnknownFunction, match="No function named 'write' is registered. Known functions: (holds, )?twice"):
+        with pytest.raises(UnknownFunction, match=r"No function named 'write' is registered\. Known functions: (holds, )?twice"):
             app.run(twice, "a", run="r")
         assert app.trace.run("r").state == "stopped"  # pyright: ignore
     with opened(tmp_path, [twice], recover=False) as app:
@@ -468,58 +469,65 @@ def test_a_call_of_what_is_not_registered_stops_the_run(tmp_path: Path) -> None:
 # --- what is no Exception ------------------------------------------------------------------------------------------------
 
 
+#: What the next of these bodies raises.
+STRIKES: list[BaseException] = []
+
+
+def strike() -> None:
+    if STRIKES:
+        raise STRIKES.pop()
+
+
+@transaction
+def struck(conn: Any) -> str:
+    conn.execute("insert into ledger values ('struck')")
+    strike()
+    return "transaction"
+
+
+@step
+def struck_step() -> str:
+    strike()
+    return "step"
+
+
+@step
+async def struck_async() -> str:
+    strike()
+    return "async"
+
+
+@workflow
+def calls_struck(which: int) -> str:
+    write("before")
+    return (struck, struck_step, struck_async)[which]()  # pyright: ignore
+
+
+@workflow
+async def calls_struck_async(which: int) -> str:
+    await write("before")  # pyright: ignore
+    return await (struck, struck_step, struck_async)[which]()  # pyright: ignore
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, Crash])
 def test_an_interrupt_leaves_a_usable_app(tmp_path: Path, error: type[BaseException]) -> None:
     """SystemExit in an `async def` step stopped the event loop: whoever waited for it, or came after, waited for ever."""
-    armed = [True]
-
-    def strike() -> None:
-        if armed[0]:
-            raise error
-
-    @transaction
-    def struck(conn: Any) -> str:
-        conn.execute("insert into ledger values ('struck')")
-        strike()
-        return "transaction"
-
-    @step
-    def struck_step() -> str:
-        strike()
-        return "step"
-
-    @step
-    async def struck_async() -> str:
-        strike()
-        return "async"
-
-    @workflow
-    def calls(which: int) -> str:
-        write("before")
-        return (struck, struck_step, struck_async)[which]()  # pyright: ignore
-
-    @workflow
-    async def calls_async(which: int) -> str:
-        await write("before")  # pyright: ignore
-        return await (struck, struck_step, struck_async)[which]()  # pyright: ignore
-
-    functions = [struck, struck_step, struck_async, calls, calls_async]
-    with opened(tmp_path, functions) as app:
-        for function in (calls, calls_async):
-            for which in range(3):
+    alone = [struck, struck_step, struck_async]
+    answers = ["transaction", "step", "async"]
+    with opened(tmp_path, [*alone, calls_struck, calls_struck_async]) as app:
+        for function in (calls_struck, calls_struck_async):
+            for which, answer in enumerate(answers):
                 run = f"{function.name}-{which}"
-                armed[0] = True
+                STRIKES[:] = [error()]
                 with pytest.raises(error):
                     app.run(function, which, run=run)
-                armed[0] = False
                 assert app.trace.run(run).state == "running"  # pyright: ignore
-                assert app.resume(run).result() == ["transaction", "step", "async"][which]
-        for alone in functions[:3]:
-            armed[0] = True
+                assert app.resume(run).result(30) == answer
+        for function, answer in zip(alone, answers, strict=True):
+            STRIKES[:] = [error()]
             with pytest.raises(error):
-                app.run(alone, run=alone.name)
-            armed[0] = False
-            app.run(alone, run=alone.name)
+                app.run(function, run=function.name)
+            assert app.run(function, run=function.name) == answer  # pyright: ignore
         assert (entries(app).count("before"), entries(app).count("struck")) == (6, 3)
 
 
@@ -538,7 +546,6 @@ def three_and_reads(entry: str) -> int:
     write(f"{entry}1")
     count()
     write(f"{entry}2")
-    count()
     return write(f"{entry}3")
 
 

@@ -196,7 +196,9 @@ def _short(outcome: Any) -> str:
 def _invariants(difference: Difference) -> str:
     before = [f"{v.invariant} was broken by {v.function} of {v.run} (version {v.version})" for v in difference.violations_before]
     after = [f"{v.invariant} is broken by {v.function} of {v.run}" for v in difference.violations_after]
-    return "Invariants, then: " + ("; ".join(before) or "all hold") + ".\nInvariants, with the fix: " + ("; ".join(after) or "all hold") + "."
+    return (
+        "Invariants, then: " + ("; ".join(before) or "all hold") + ".\nInvariants, with the fix: " + ("; ".join(after) or "all hold") + "."
+    )
 
 
 def _next(folder: Path, story: Story) -> str:

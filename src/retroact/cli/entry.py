@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _forget_output()
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - the boundary: whatever it is becomes one line and an exit code
+    except Exception as error:  # the boundary: whatever it is becomes one line and an exit code
         if debug:
             raise
         return report(error, as_json="--json" in words)
@@ -89,7 +89,9 @@ def _unknown(word: str) -> BadRequest:
     import difflib
 
     if word.startswith("-"):
-        return BadRequest(problem=f"an option comes after its verb, and {word!r} has none before it", remedy="`retroact --help` lists the verbs")
+        return BadRequest(
+            problem=f"an option comes after its verb, and {word!r} has none before it", remedy="`retroact --help` lists the verbs"
+        )
     near = difflib.get_close_matches(word, VERBS, n=1)
     hint = f"Did you mean `retroact {near[0]}`? " if near else ""
     return BadRequest(problem=f"there is no verb {word!r}", remedy=f"{hint}`retroact --help` lists the verbs")

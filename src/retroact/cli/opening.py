@@ -58,7 +58,7 @@ def app_on(database: Path, *code: ModuleType) -> Generator[App]:
     """An App that does not go on with interrupted runs by itself. Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject."""
     from retroact.app import App
 
-    with silenced(), App(database, *code, recover=False) as app:
+    with App(database, *code, recover=False) as app:
         yield app
 
 
@@ -82,3 +82,44 @@ def now_us() -> int:
     from retroact.engine.clock import SystemClock
 
     return SystemClock().now_us()
+
+
+def horizon(history: History) -> int:
+    """The first version that can be travelled to."""
+    return history.pages.horizon.version
+
+
+def runs_until(history: History, version: int) -> set[str]:
+    """The runs that wrote a record at or before a version."""
+    return {row[0] for row in ask(history.path, "select distinct run from retroact_record where version <= ?", (version,))}
+
+
+def writer_of(database: Path) -> str | None:
+    """The process that has the database open for writing. Asked by trying the lock for a moment."""
+    from retroact.engine.sqlite.lock import WriterLock
+    from retroact.errors import DatabaseBusy
+
+    lock = WriterLock(database)
+    try:
+        lock.acquire()
+    except DatabaseBusy as busy:
+        return str(busy.details["pid"])
+    lock.release()
+    return None
+
+
+def settings(database: Path) -> dict[str, Any]:
+    """How the database file is set."""
+    level = ask(database, "pragma synchronous")[0][0]
+    return {
+        "schema": ask(database, "select value from retroact_meta where key = 'schema'")[0][0],
+        "journal_mode": ask(database, "pragma journal_mode")[0][0],
+        "synchronous": ("off", "normal", "full", "extra")[level],
+    }
+
+
+def trace_size(database: Path) -> tuple[int, int]:
+    """How many records there are, and the bytes that they and their indexes take."""
+    records = ask(database, "select count(*) from retroact_record")[0][0]
+    size = ask(database, "select sum(pgsize) from dbstat where name in ('retroact_record', 'retroact_record_guard')")[0][0]
+    return records, size or 0

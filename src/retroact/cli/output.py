@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
@@ -18,6 +17,7 @@ from retroact.diagram.phrase import shorten_middle
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 #: Where nobody says how wide the output is.
 WIDTH = 120
+NARROWEST = 40
 _LEFT_ALONE = 12
 
 
@@ -34,8 +34,14 @@ def paint(text: str, style: str) -> str:
 
 
 def width() -> int:
-    """How many characters a line may have."""
-    return max(shutil.get_terminal_size((WIDTH, 24)).columns, 40)
+    """How many characters a line may have: what COLUMNS says, or the terminal, or else WIDTH."""
+    said = os.environ.get("COLUMNS", "")
+    if said.isdigit():
+        return max(int(said), NARROWEST)
+    try:
+        return max(os.get_terminal_size(sys.__stdout__.fileno() if sys.__stdout__ else 1).columns, NARROWEST)
+    except (OSError, ValueError):
+        return WIDTH
 
 
 def out(text: str = "") -> None:
@@ -65,7 +71,9 @@ class Cell:
     style: str = ""
 
 
-def table(heads: Sequence[str], rows: Iterable[Sequence[Cell | str]], *, right: Sequence[int] = (), give: int = -1, indent: str = "") -> None:
+def table(
+    heads: Sequence[str], rows: Iterable[Sequence[Cell | str]], *, right: Sequence[int] = (), give: int = -1, indent: str = ""
+) -> None:
     """Print rows in aligned columns under their heads. `right` numbers the columns that end flush; column `give` is shortened
     to fit a terminal."""
     cells = [[c if isinstance(c, Cell) else Cell(c) for c in row] for row in rows]

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, cast
 
 from retroact.cli.failure import BadRequest
 from retroact.errors import NoProject
@@ -42,7 +41,9 @@ def present_database(args: argparse.Namespace) -> Path:
     """The database, which exists. Raises NoProject."""
     path = database(args)
     if not path.exists():
-        raise NoProject(problem=f"there is no database {path}", remedy="`retroact init` makes a project; `retroact run` makes its database.")
+        raise NoProject(
+            problem=f"there is no database {path}", remedy="`retroact init` makes a project; `retroact run` makes its database."
+        )
     return path
 
 
@@ -81,8 +82,10 @@ def _read(file: Path) -> dict[str, str]:
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(problem=f"{file} cannot be read: {error}", remedy='It holds two lines: code = "PATH" and database = "PATH"') from None
-    for key, value in cast("dict[str, Any]", found).items():
+        raise BadRequest(
+            problem=f"{file} cannot be read: {error}", remedy='It holds two lines: code = "PATH" and database = "PATH"'
+        ) from None
+    for key, value in found.items():
         if key not in _KEYS or not isinstance(value, str):
             raise BadRequest(problem=f"{file}: {key} = {value!r} is not understood", remedy='It holds code = "PATH" and database = "PATH"')
     return found

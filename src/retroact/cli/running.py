@@ -6,18 +6,18 @@ This module must not know how a function is run.
 from __future__ import annotations
 
 import argparse
-import concurrent.futures
+import dataclasses
 import json
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
 from retroact.cli import opening, project
-from retroact.cli.failure import NO, BadRequest, report
+from retroact.cli.failure import EXIT, NO, BadRequest, report
 from retroact.cli.output import Progress, note, out, print_json
 from retroact.cli.shown import interrupted
 from retroact.cli.values import run_value
 from retroact.errors import Blame, RetroactError, RunCancelled, RunFailed
-from retroact.trace.record import RunId, RunState
+from retroact.trace.record import Run, RunId, RunState
 
 if TYPE_CHECKING:
     from retroact.app import App, Handle
@@ -31,7 +31,13 @@ _TAKEN = {"self", "function", "run"}
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of `run`."""
     parser.add_argument("function", metavar="FUNCTION", help="a transaction, a step or a workflow")
-    parser.add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="its arguments: an object by name, an array by position, or - to read them from standard input")
+    parser.add_argument(
+        "arguments",
+        metavar="JSON",
+        nargs="?",
+        default="{}",
+        help="its arguments: an object by name, an array by position, or - to read them from standard input",
+    )
     parser.add_argument("--run", metavar="ID", help="the id of the run: the same id again does not run it again, it gives the same result")
     project.options(parser, code=True)
     parser.epilog = 'Example: retroact run checkout \'{"item": "apple", "quantity": 2}\''
@@ -46,57 +52,67 @@ def call(args: argparse.Namespace) -> int:
         from retroact.engine.clock import SystemClock
 
         run = RunId(args.run or new_run_id(SystemClock()))
-        handle = app.start(args.function, *by_position, run=run, **by_name)
+        with opening.silenced():
+            handle = app.start(args.function, *by_position, run=run, **by_name)
+            if not args.json:
+                note(f"run {run}")
+            ended = wait(handle)
+        code = tell(app, ended, as_json=args.json)
         if not args.json:
-            note(f"run {run}")
-        code = finish(app, handle, as_json=args.json)
-        interrupted(sum(r.state is RunState.RUNNING and r.parent is None and r.run != run for r in app.trace.open_runs()))
-        return code
+            interrupted([r for r in app.trace.open_runs() if r.run != run])
+    return code
 
 
-def finish(app: App, handle: Handle[Any], *, as_json: bool) -> int:
-    """Wait for a run and print what came of it. The exit code."""
-    output = sys.__stdout__ if sys.stdout is sys.stderr and sys.__stdout__ else sys.stdout
-    del output
-    try:
-        value = wait(handle)
-    except Exception as error:  # noqa: BLE001 - what a run raises is its outcome, and the answer here
-        return _failed(app, handle, error, as_json=as_json)
-    found = app.trace.find_run(RunId(handle.run))
-    if as_json:
-        opening.answer(lambda: print_json(run_value(found) if found else {"run": handle.run, "state": "committed", "value": _plain(value)}))
-    else:
-        opening.answer(lambda: out(json.dumps(_plain(value), ensure_ascii=False)))
-    return 0
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A run that was waited for: its result, or what it raised."""
+
+    run: RunId
+    value: Any = None
+    error: Exception | None = None
 
 
-def wait(handle: Handle[Any]) -> Any:
-    """The result of a run, with a sign of life for who watches. Raises what the run raised."""
+def wait(handle: Handle[Any]) -> Ended:
+    """Wait for a run, with a sign of life for who watches."""
     with Progress(f"run {handle.run}") as progress:
         while not handle.done():
             try:
-                return handle.result(_LOOK_SECONDS)
-            except (TimeoutError, concurrent.futures.TimeoutError):
+                handle.result(_LOOK_SECONDS)
+            except Exception:  # noqa: BLE001 - it is asked for again below
                 progress.tick()
-    return handle.result()
+    try:
+        return Ended(run=handle.run, value=handle.result())
+    except Exception as error:  # noqa: BLE001 - what a run raises is its outcome, and the answer here
+        return Ended(run=handle.run, error=error)
 
 
-def _failed(app: App, handle: Handle[Any], error: Exception, *, as_json: bool) -> int:
-    found = app.trace.find_run(RunId(handle.run))
-    recorded = found is not None and found.state is RunState.ABORTED
-    platform = isinstance(error, RetroactError) and not isinstance(error, RunFailed | RunCancelled)
-    if platform:
-        # A wrong call inside of a run is the fault of the code that made it.
-        code = 3 if recorded and error.blame is Blame.CALLER else None
-        return opening.answer(lambda: report(error, as_json=as_json, run=handle.run, exit_code=code))
-    if isinstance(error, RunCancelled):
-        return opening.answer(lambda: report(error, as_json=as_json, run=handle.run, exit_code=NO))
-    message = f"{found.function if found else 'it'} aborted: {_described(error)}. `retroact trace {handle.run}` shows what it did."
-    if as_json:
-        value = {"error": type(error).__name__, "message": str(error), "definite": True, "blame": "code", "run": handle.run}
-        opening.answer(lambda: print_json({**value, **({"outcome": run_value(found)} if found else {})}))
+def tell(app: App, ended: Ended, *, as_json: bool) -> int:
+    """Print what came of a run. The exit code."""
+    found = app.trace.find_run(ended.run)
+    if ended.error is not None:
+        return _failed(found, ended.run, ended.error, as_json=as_json)
+    if not as_json:
+        out(json.dumps(_plain(ended.value), ensure_ascii=False))
+    elif found is not None:
+        print_json(run_value(found))
     else:
-        note(f"retroact: {message}")
+        print_json({"run": ended.run, "state": RunState.COMMITTED.value, "value": _plain(ended.value)})
+    return 0
+
+
+def _failed(found: Run | None, run: RunId, error: Exception, *, as_json: bool) -> int:
+    if isinstance(error, RunCancelled):
+        return report(error, as_json=as_json, run=run, exit_code=NO)
+    if isinstance(error, RetroactError) and not isinstance(error, RunFailed):
+        # A wrong call inside of a run that was begun is the fault of the code that made it.
+        inside = found is not None and error.blame is Blame.CALLER
+        return report(error, as_json=as_json, run=run, exit_code=EXIT[Blame.CODE] if inside else None)
+    if as_json:
+        what = {"error": type(error).__name__, "message": str(error), "definite": True, "blame": Blame.CODE.value}
+        print_json({**what, **(run_value(found) if found else {"run": run})})
+    else:
+        name = found.function if found else "the run"
+        note(f"retroact: {name} aborted: {_described(error)}. `retroact trace {run}` shows what it did.")
     return NO
 
 
@@ -126,5 +142,7 @@ def _arguments(text: str) -> tuple[list[Any], dict[str, Any]]:
         raise BadRequest(problem=f"the arguments are {json.dumps(given)}, neither an object nor an array", remedy=remedy)
     named = cast("dict[str, Any]", given)
     if _TAKEN & named.keys():
-        raise BadRequest(problem=f"{', '.join(_TAKEN & named.keys())} cannot be given by name here", remedy="Give the arguments as an array, by position")
+        raise BadRequest(
+            problem=f"{', '.join(_TAKEN & named.keys())} cannot be given by name here", remedy="Give the arguments as an array, by position"
+        )
     return [], named

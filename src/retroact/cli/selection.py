@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from retroact.cli.failure import BadRequest
 from retroact.cli.times import FORMS, parse
-from retroact.engine.contract import Trace
 from retroact.trace.record import Run, RunId
+
+if TYPE_CHECKING:
+    from retroact.engine.contract import Trace
 
 
 def options(parser: argparse.ArgumentParser) -> None:

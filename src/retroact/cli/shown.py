@@ -5,6 +5,8 @@ This module must not know where they come from.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from retroact.cli.output import Cell, note, paint
 from retroact.cli.times import duration, local, show
 from retroact.diagram import phrase
@@ -66,7 +68,9 @@ def count(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def interrupted(waiting: int) -> None:
+def interrupted(runs: Sequence[Run]) -> None:
     """Say that runs are waiting to be gone on with."""
+    waiting = [run for run in runs if run.state is RunState.RUNNING and run.parent is None]
     if waiting:
-        note(f"{count(waiting, 'run')} {'was' if waiting == 1 else 'were'} interrupted: `retroact recover` goes on with {'it' if waiting == 1 else 'them'}")
+        were, them = ("was", "it") if len(waiting) == 1 else ("were", "them")
+        note(f"{count(len(waiting), 'run')} {were} interrupted: `retroact recover` goes on with {them}")

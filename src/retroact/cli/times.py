@@ -61,14 +61,13 @@ def iso(at_us: int | None) -> str | None:
 
 def duration(us: int) -> str:
     """`0.35 ms`, `12 ms`, `1.25 s`, `2 m 05 s`, `1 h 02 m`."""
-    ms = us / 1000
-    if ms < 10:
-        return f"{ms:.2f} ms"
-    if ms < 1000:
-        return f"{ms:.0f} ms"
-    seconds = ms / 1000
-    if seconds < 60:
-        return f"{seconds:.2f} s"
-    if seconds < 3600:
-        return f"{int(seconds) // 60} m {int(seconds) % 60:02} s"
-    return f"{int(seconds) // 3600} h {int(seconds) % 3600 // 60:02} m"
+    seconds, whole = us / 1e6, us // 1_000_000
+    for limit, text in (
+        (0.01, f"{us / 1000:.2f} ms"),
+        (1, f"{us / 1000:.0f} ms"),
+        (60, f"{seconds:.2f} s"),
+        (3600, f"{whole // 60} m {whole % 60:02} s"),
+    ):
+        if seconds < limit:
+            return text
+    return f"{whole // 3600} h {whole % 3600 // 60:02} m"

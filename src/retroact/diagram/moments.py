@@ -10,7 +10,7 @@ from typing import Protocol
 
 from retroact.diagram import phrase
 from retroact.diagram.timeline import Moment
-from retroact.trace.record import Change, Outcome, Record
+from retroact.trace.record import Change, Outcome, Record, Version
 
 
 class Event(Protocol):
@@ -32,7 +32,7 @@ class Event(Protocol):
     def broke(self) -> Sequence[str]: ...
 
 
-def recorded_moments(records: Iterable[Record], alarms: Mapping[int, str] | None = None) -> list[Moment]:
+def recorded_moments(records: Iterable[Record], alarms: Mapping[Version, str] | None = None) -> list[Moment]:
     """The transactions among records, in the order given; `alarms` tells of something bad at a version."""
     bad = alarms or {}
     return [
@@ -40,6 +40,7 @@ def recorded_moments(records: Iterable[Record], alarms: Mapping[int, str] | None
             place=record.version,
             lane=record.run,
             label=label(record.function, record.outcome, record.changes),
+            short=label(record.function, record.outcome, record.changes, short=True),
             note=bad.get(record.version),
             alarm=record.version in bad,
         )
@@ -55,6 +56,7 @@ def event_moments(events: Iterable[Event]) -> list[Moment]:
             place=event.version,
             lane=event.run,
             label=label(event.function, event.outcome, event.changes),
+            short=label(event.function, event.outcome, event.changes, short=True),
             note=", ".join(event.broke) or ("new" if event.record is None else None),
             alarm=bool(event.broke),
         )
@@ -68,11 +70,11 @@ def lanes_of(moments: Iterable[Moment]) -> list[str]:
     return list(dict.fromkeys(moment.lane for moment in moments))
 
 
-def label(function: str, outcome: Outcome, changes: Sequence[Change]) -> str:
+def label(function: str, outcome: Outcome, changes: Sequence[Change], *, short: bool = False) -> str:
     """The function and the one thing that says most: its error, the row that it changed, or its value."""
-    if not outcome.committed:
-        return f"{function} -> {phrase.outcome(outcome)}"
-    telling = phrase.most_telling(changes)
+    if outcome.failure is not None and short:
+        return f"{function} -> {outcome.failure.error.rpartition('.')[2]}"
+    telling = phrase.most_telling(changes, short=short) if outcome.committed else None
     if telling is not None:
         return f"{function} {phrase.flat(telling)}"
     return f"{function} -> {phrase.outcome(outcome)}"

@@ -75,16 +75,20 @@ def change(of: Change) -> str:
     return _update(of, f"{of.table}[{of.rowid}]" if of.rowid is not None else of.table)
 
 
-def most_telling(changes: Iterable[Change]) -> str | None:
-    """The one changed row that says most about a transaction: a number that moved, else an update, else a row more or less."""
+def most_telling(changes: Iterable[Change], *, short: bool = False) -> str | None:
+    """The one changed row that says most about a transaction: a number that moved, else an update, else a row more or less.
+    `inventory.available 1 -> 0`, in short `1 -> 0`."""
     ranked = sorted(changes, key=_rank)
     if not ranked:
         return None
     first = ranked[0]
     if first.verb is Verb.SCHEMA:
-        return "changes the schema"
+        return "+ schema" if short else "changes the schema"
     if first.verb is Verb.UPDATE:
-        return _update(first, first.table, most=1)
+        moved = _update(first, first.table, most=1)
+        return moved.partition(" ")[2] if short else moved
+    if short:
+        return f"{'+' if first.verb is Verb.INSERT else '-'} {first.table}"
     sign, row = ("+", first.after) if first.verb is Verb.INSERT else ("-", first.before)
     return f"{sign} {first.table} {_identity(row)}".rstrip()
 

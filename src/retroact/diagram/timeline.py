@@ -37,6 +37,8 @@ class Moment:
     note: str | None = None
     #: The note tells of something bad.
     alarm: bool = False
+    #: Written instead of the label where that does not fit.
+    short: str | None = None
 
 
 def timeline(lanes: Sequence[str], moments: Sequence[Moment], *, width: int = 100) -> str:
@@ -49,20 +51,26 @@ def timeline(lanes: Sequence[str], moments: Sequence[Moment], *, width: int = 10
     room = width - place - 2 - (note + len(_GAP) if note else 0)
     widths = _lane_widths(names, moments, room)
     if widths is None:
-        return _one_column(names, moments, place, note, room)
+        return _one_column(names, moments, place, note, width)
     return _columns(dict(zip(names, widths, strict=True)), moments, place, note)
 
 
 def _lane_widths(names: Sequence[str], moments: Sequence[Moment], room: int) -> list[int] | None:
     """How wide each lane is drawn, None when they do not fit: the widest give way first."""
-    wanted = [max(len(name), *(len(m.label) + len(_HERE) for m in moments if m.lane == name), 1) for name in names] if names else []
+    wanted = [max([len(name), *(len(m.label) + len(_HERE) for m in moments if m.lane == name)]) for name in names]
     room -= len(_GAP) * (len(names) - 1)
     limit = max(wanted)
     while sum(min(w, limit) for w in wanted) > room:
         limit -= 1
         if limit < NARROWEST:
             return None
-    return [min(w, limit) for w in wanted]
+    return [_needed(name, moments, min(w, limit)) for name, w in zip(names, wanted, strict=True)]
+
+
+def _needed(name: str, moments: Sequence[Moment], most: int) -> int:
+    """How wide a lane is with what is really written in it."""
+    texts = [len(_fitted(m, most - len(_HERE))) + len(_HERE) for m in moments if m.lane == name]
+    return min(max([len(name), *texts]), most)
 
 
 def _columns(widths: dict[str, int], moments: Sequence[Moment], place: int, note: int) -> str:
@@ -72,7 +80,7 @@ def _columns(widths: dict[str, int], moments: Sequence[Moment], place: int, note
         cells: list[str] = []
         for name, width in widths.items():
             if name == moment.lane:
-                text = _HERE + shorten_middle(moment.label, width - len(_HERE))
+                text = _HERE + _fitted(moment, width - len(_HERE))
             else:
                 text = _ON if first.get(name, number) < number < last.get(name, number) else ""
             cells.append(text.ljust(width))
@@ -80,14 +88,15 @@ def _columns(widths: dict[str, int], moments: Sequence[Moment], place: int, note
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _one_column(names: Sequence[str], moments: Sequence[Moment], place: int, note: int, room: int) -> str:
-    lane = min(max(len(name) for name in names), max(room // 3, 8))
-    longest = max(len(moment.label) for moment in moments)
-    label = max(min(room - lane - 4, longest), 8)
+def _one_column(names: Sequence[str], moments: Sequence[Moment], place: int, note: int, width: int) -> str:
+    room = width - place - 2 - 2 - len(_HERE) - (len(_GAP) if note else 0)
+    lane = min(max(len(name) for name in names), max(room // 3, 1))
+    note = min(note, room // 3)
+    label = max(min(max(len(moment.label) for moment in moments), room - lane - note), 1)
     lines = [f"{_PLACE:>{place}}  run"]
     for moment in moments:
         name = shorten_middle(moment.lane, lane).ljust(lane)
-        text = shorten_middle(moment.label, label).ljust(label)
+        text = _fitted(moment, label).ljust(label)
         lines.append(f"{moment.place:>{place}}  {name}  {_HERE}{text}{_GAP}{shorten_end(_note(moment), note)}")
     return "\n".join(line.rstrip() for line in lines)
 
@@ -100,6 +109,11 @@ def _extent(moments: Sequence[Moment]) -> tuple[dict[str, int], dict[str, int]]:
         first.setdefault(moment.lane, number)
         last[moment.lane] = number
     return first, last
+
+
+def _fitted(moment: Moment, width: int) -> str:
+    fits = len(moment.label) <= width or moment.short is None
+    return shorten_middle(moment.label if fits else moment.short or "", width)
 
 
 def _note(moment: Moment) -> str:

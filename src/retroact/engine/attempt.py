@@ -37,6 +37,7 @@ def execute(invocation: Invocation, connection: Any, scope: Scope, describe: Cal
         value = function.body(connection, *args, **kwargs)
         if function.is_async:
             value = finish_at_once(value, function.name)
+        connection.finish()
         return Executed(Outcome(value=schema.encode_result(value).decode()), None)
     except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
         return Executed(Outcome(failure=describe(error)), error)

@@ -8,6 +8,8 @@ This module must not know transactions: it is armed and disarmed by who runs a b
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -28,6 +30,15 @@ _FORBIDDEN = {
     "os.posix_spawn": "start a process",
     "os.remove": "remove {0!r}",
     "os.rename": "rename {0!r}",
+    "os.truncate": "truncate {0!r}",
+    "os.link": "link {0!r}",
+    "os.symlink": "link {0!r}",
+    "os.chmod": "change {0!r}",
+    "os.chown": "change {0!r}",
+    "os.utime": "change {0!r}",
+    "os.kill": "send a signal",
+    "os.forkpty": "fork the process",
+    "os.spawn": "start a process",
     "os.mkdir": "make the folder {0!r}",
     "os.rmdir": "remove the folder {0!r}",
     "sqlite3.connect": "open another database connection",
@@ -36,6 +47,8 @@ _FORBIDDEN = {
     "shutil.rmtree": "remove {0!r}",
 }
 _SOURCE_SUFFIXES = (".py", ".pyc", ".pyi", ".so", ".pyd", ".zip")
+_COMPILED = re.compile(r"\.pyc(\.\d+)?$")
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
 class Guard:
@@ -68,7 +81,7 @@ class Guard:
         if not self._armed or event not in _FORBIDDEN:
             return
         function = self._armed.get(threading.get_ident())
-        if function is None or (event == "open" and _is_source(arguments)):
+        if function is None or _is_import(event, arguments):
             return
         raise ForbiddenEffect(function=function, action=_FORBIDDEN[event].format(*arguments or ("",)))
 
@@ -82,10 +95,19 @@ class Guard:
         return watched
 
 
-def _is_source(arguments: tuple[Any, ...]) -> bool:
-    path, mode = arguments[0], arguments[1] if len(arguments) > 1 else None
-    reads = mode is None or (isinstance(mode, str) and not set(mode) & set("wax+"))
-    return reads and isinstance(path, str | bytes) and str(path).rstrip("'").endswith(_SOURCE_SUFFIXES)
+def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
+    """Whether it is Python that reads a module, or keeps what it compiled."""
+    if event not in ("open", "os.mkdir", "os.rename") or not isinstance(arguments[0], str | bytes):
+        return False
+    path = os.fsdecode(arguments[0])
+    if event == "open" and not _writes(arguments):
+        return path.endswith(_SOURCE_SUFFIXES)
+    return path.endswith("__pycache__") if event == "os.mkdir" else _COMPILED.search(path) is not None
+
+
+def _writes(arguments: tuple[Any, ...]) -> bool:
+    _, mode, flags = (*arguments, None, None)[:3]
+    return bool(isinstance(mode, str) and set(mode) & set("wax+")) or bool(isinstance(flags, int) and flags & _WRITING)
 
 
 #: The process has one list of audit hooks, so it has one guard.

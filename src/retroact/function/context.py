@@ -13,13 +13,14 @@ import contextvars
 import datetime
 import random
 import uuid as uuids
-from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Generator, Iterable, Mapping
 from typing import Any, Protocol, TypeVar, cast
 
 from retroact.errors import BadArguments, MisplacedCall, OutsideRun
 from retroact.function.kind import Kind
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 Value = int | float | str | bytes | None
 
 
@@ -54,10 +55,10 @@ class Connection(Protocol):
         ...
 
 
-class Pending(Protocol[T]):
+class Pending(Protocol[T_co]):
     """A call that has been started inside a workflow, and numbered; `result()` waits for its outcome."""
 
-    def result(self) -> T: ...
+    def result(self) -> T_co: ...
     def __await__(self) -> Any: ...
 
 
@@ -92,7 +93,7 @@ def current_scope() -> Scope | None:
 
 
 @contextlib.contextmanager
-def entered(scope: Scope) -> Iterator[None]:
+def entered(scope: Scope) -> Generator[None]:
     """Make `scope` the scope of the moment."""
     token = _scope.set(scope)
     try:
@@ -149,7 +150,8 @@ def sleep(seconds: float) -> Any:
 def gather(calls: Iterable[Pending[T]] | Pending[T], *more: Pending[T]) -> list[T]:
     """Wait for started calls (`reserve.start(...)`) and return their results in the order given; the first failure is raised
     after all have ended, so that no call is left running."""
-    pending = [calls, *more] if more or not isinstance(calls, Iterable) else list(cast("Iterable[Any]", calls))
+    one = bool(more) or not isinstance(calls, Iterable)
+    pending: list[Any] = [calls, *more] if one else list(cast("Iterable[Any]", calls))
     for call in pending:
         if not hasattr(call, "result"):
             raise BadArguments(function="gather", problem=f"{call!r} is not a started call", signature="calls: reserve.start(...), ...")

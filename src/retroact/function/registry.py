@@ -89,7 +89,8 @@ def _joined(what: str, links: Iterable[tuple[AnyFunction | None, AnyFunction]]) 
     found: dict[str, AnyFunction] = {}
     for target, function in links:
         if target is not None and found.setdefault(target.name, function) is not function:
-            raise BadDeclaration(function=target.name, problem=f"it has two {what}: {found[target.name].name} and {function.name}; keep one")
+            both = f"{found[target.name].name} and {function.name}"
+            raise BadDeclaration(function=target.name, problem=f"it has two {what}: {both}; keep one")
     return found
 
 

@@ -14,7 +14,7 @@ import math
 import types
 import typing
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -23,6 +23,9 @@ from retroact.errors import BadArguments, BadDeclaration, UnencodableResult
 _encode = msgspec.json.Encoder().encode
 #: Types whose JSON form decodes to themselves, so that a result of just this type needs no second look.
 _PLAIN = (int, str, bool, type(None))
+
+#: Characters of a value that an error message shows.
+_SHOWN = 80
 
 
 class Schema:
@@ -126,9 +129,9 @@ def _finite(value: Any) -> bool:
         case float():
             return math.isfinite(value)
         case dict():
-            return all(map(_finite, value.values()))
-        case list() | tuple():
-            return all(map(_finite, value))
+            return all(map(_finite, cast("dict[Any, Any]", value).values()))
+        case list():
+            return all(map(_finite, cast("list[Any]", value)))
         case _:
             return True
 
@@ -145,7 +148,7 @@ def _field(parameter: inspect.Parameter, hints: dict[str, Any]) -> tuple[str, An
 
 def _short(value: object) -> str:
     text = repr(value)
-    return text if len(text) <= 80 else text[:77] + "..."
+    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _name(hint: object) -> str:

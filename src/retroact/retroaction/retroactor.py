@@ -111,7 +111,7 @@ class _Play:
         invariants = changed.invariants or self._recorded_invariants()
         self._before, self._after = Watch(invariants), Watch(invariants)
         self._invariants = tuple(f.name for f in invariants)
-        self._stage = Stage(self._answer_step, lambda run: self._began_us(run))
+        self._stage = Stage(self._answer_step, self._began_us)
         self._events: list[Event] = []
         self._touched: dict[str, set[int | None]] = {}
         self._alone: dict[RunId, Outcome] = {}

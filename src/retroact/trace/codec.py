@@ -53,7 +53,7 @@ def digest(data: bytes) -> str:
 
 def digest_rows(rows: Sequence[tuple[Cell, ...]]) -> tuple[str, str]:
     """The ordered and the unordered digest of a result; equal when it has fewer than two rows."""
-    if len(rows) < 2:
+    if len(rows) <= 1:
         both = digest(_pack(rows))
         return both, both
     packed = [_pack(row) for row in rows]

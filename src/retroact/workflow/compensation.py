@@ -38,7 +38,7 @@ def compensate(scope: Scope, registry: Registry) -> str | None:
         try:
             args, kwargs = done.function.schema.decode_arguments(done.arguments)
             scope.perform(scope.invocation(compensation, args, kwargs))
-        except Exception as error:  # noqa: BLE001 - the failure that is being compensated is the one to report
+        except Exception as error:  # the failure that is being compensated is the one to report
             if scope.fault is not None:
                 raise scope.fault from error
             problems.append(f"compensation {compensation.name} of step {step} failed: {error}")

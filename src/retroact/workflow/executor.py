@@ -221,8 +221,8 @@ class Executor:
     def sleep_invocation(self, scope: WorkflowScope, step: StepNumber, seconds: float) -> Invocation:
         """A sleep is recorded when it begins, with the time at which it ends; so a crash does not start it anew."""
         recorded = scope.recorded.get(step)
-        known = recorded is not None and recorded.function == SLEEP_NAME
-        until = recorded.arguments.encode() if known else SLEEP.schema.encode_arguments((self._clock.now_us() + int(seconds * 1e6),), {})
+        known = recorded.arguments.encode() if recorded is not None and recorded.function == SLEEP_NAME else None
+        until = known or SLEEP.schema.encode_arguments((self._clock.now_us() + int(seconds * 1e6),), {})
         return Invocation(run=scope.run, step=step, function=SLEEP, arguments=until)
 
     # --- one run -------------------------------------------------------------------------------------------------------------
@@ -240,8 +240,8 @@ class Executor:
             outcome = Outcome(failure=describe(raised))
         if scope.fault is not None:
             raise scope.fault
-        if scope.unwound:
-            raise Cancelled
+        if scope.unwound is not None:
+            raise scope.unwound
         reason = compensate(scope, self._registry) if error is not None else None
         scope.check_complete()
         self._lengths[start.function] = scope.calls

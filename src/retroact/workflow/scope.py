@@ -117,8 +117,8 @@ class WorkflowScope:
         self.function = function
         self.recorded = recorded
         self.cancelled = threading.Event()
-        #: A call was answered with Cancelled: the run has no outcome, whatever the body makes of it.
-        self.unwound = False
+        #: A call ended in what is no Exception (Cancelled, an interrupt): the run has no outcome, whatever the body makes of that.
+        self.unwound: BaseException | None = None
         self.fault: Exception | None = None
         #: Calls that committed, by number, for the compensations.
         self.committed: dict[int, Invocation] = {}
@@ -184,18 +184,22 @@ class WorkflowScope:
         try:
             answer = self._from_record(invocation)
             if answer is None:
-                if self.cancelled.is_set():
-                    raise Cancelled
-                answer = self._carrier.carry_out(self, invocation)
+                answer = self._carry_out(invocation)
             elif invocation.function.name == SLEEP_NAME:
                 self._carrier.wait_out(self, answer.ended_us)
             return answer
         except (CodeChanged, UnknownFunction) as fault:
             self.fault = fault
             raise
-        except Cancelled:
-            self.unwound = True
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.unwound = error
             raise
+
+    def _carry_out(self, invocation: Invocation) -> Answer:
+        if self.cancelled.is_set():
+            raise Cancelled
+        return self._carrier.carry_out(self, invocation)
 
     def _learn(self, ended_us: int) -> None:
         with self._lock:

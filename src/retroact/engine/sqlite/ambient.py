@@ -17,6 +17,7 @@ import apsw
 
 #: SQLite's date functions that read the clock when an argument is 'now' or missing; position of the time value in their arguments.
 _DATE_FUNCTIONS = {"date": 0, "time": 0, "datetime": 0, "julianday": 0, "unixepoch": 0, "strftime": 1}
+_NOW = ("now", "subsec", "subsecond")
 _KEYWORDS = {"current_timestamp": "%Y-%m-%d %H:%M:%S", "current_date": "%Y-%m-%d", "current_time": "%H:%M:%S"}
 
 
@@ -51,20 +52,25 @@ def install(database: apsw.Connection, moment: Moment) -> None:
     """Replace the sources of time and chance of a connection by those of `moment`."""
     calendar = apsw.Connection(":memory:")
     for name, position in _DATE_FUNCTIONS.items():
-        database.create_scalar_function(name, _dated(calendar, name, position, moment), -1)
+        # Deterministic within a statement, which has one moment; so SQLite lets generated columns and indices use them, as ever.
+        database.create_scalar_function(name, _dated(calendar, name, (position,), moment), -1, deterministic=True)
+    database.create_scalar_function("timediff", _dated(calendar, "timediff", (0, 1), moment), 2, deterministic=True)
     for name, form in _KEYWORDS.items():
         database.create_scalar_function(name, _keyword(form, moment), 0)
     database.create_scalar_function("random", _random(moment), 0)
     database.create_scalar_function("randomblob", _random_bytes(moment), 1)
 
 
-def _dated(calendar: apsw.Connection, name: str, position: int, moment: Moment) -> Callable[..., Any]:
+def _dated(calendar: apsw.Connection, name: str, positions: tuple[int, ...], moment: Moment) -> Callable[..., Any]:
     def call(*arguments: Any) -> Any:
         given = list(arguments)
-        if len(given) == position:
-            given.append("now")
-        if len(given) > position and isinstance(given[position], str) and given[position].lower() == "now":
-            given[position] = moment.time().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+        for position in positions:
+            if len(given) == position:
+                given.append("now")
+            if len(given) > position and isinstance(given[position], str) and (word := given[position].lower()) in _NOW:
+                given[position] = moment.time().strftime("%Y-%m-%d %H:%M:%S.%f")[:-3]
+                if word != "now":
+                    given.insert(position + 1, word)  # `datetime('subsec')` is short for `datetime('now', 'subsec')`
         marks = ", ".join("?" * len(given))
         return calendar.execute(f"select {name}({marks})", given).get
 

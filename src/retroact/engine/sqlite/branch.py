@@ -16,12 +16,12 @@ import apsw
 
 from retroact.engine.attempt import execute, transaction_scope
 from retroact.engine.contract import Invocation, SchemaMoved, Trial
+from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
 from retroact.errors import BadStatement
-from retroact.trace.failure import describe
-from retroact.trace.record import Cell, Change, Failure, Record, Statement, Verb, Version
+from retroact.trace.record import Cell, Change, Record, Statement, Verb, Version
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -44,6 +44,7 @@ class Branch:
         self._relations = Relations([])
         self._tables: dict[str, _Table] = {}
         self._has_rules: bool | None = None
+        guard.install()
 
     @functools.cached_property
     def _connection(self) -> SqliteConnection:
@@ -59,7 +60,7 @@ class Branch:
         connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
         connection.observer = observer
         try:
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), self._describe)
+            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
         except BaseException:
             self.undo()
             raise
@@ -147,7 +148,9 @@ class Branch:
             rows = fetch(self._database, "select name, type, pk, hidden from pragma_table_xinfo(?)", (name,))
             without = self._database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
             key = tuple(n for n, _, pk, _ in sorted(rows, key=lambda r: r[2]) if pk)
-            alias = key[0] if len(key) == 1 and not without and any(n == key[0] and t.upper() == "INTEGER" for n, t, _, _ in rows) else None
+            # A primary key that needs no index of its own is another name of the rowid.
+            indexed = self._database.execute("select 1 from pragma_index_list(?) where origin = 'pk'", (name,)).get
+            alias = key[0] if len(key) == 1 and not without and not indexed else None
             columns = tuple(n for n, _, _, hidden in rows if hidden == 0 and n != alias)
             taken = {n.lower() for n, _, _, _ in rows}
             rowid = None if without else next(r for r in ("rowid", "_rowid_", "oid") if r not in taken)
@@ -188,14 +191,6 @@ class Branch:
             self._relations.forget()
         encoded = encode_changes(self._database, self._relations, self._connection.row_notes, schema=self._connection.schema_changed)
         return decode_changes(self._relations.by_number, encoded)
-
-    def _describe(self, error: Exception) -> Failure:
-        database_error = isinstance(error, apsw.Error)
-        return describe(
-            error,
-            statement=len(self._connection.notes) if database_error else None,
-            sqlstate=type(error).__name__ if database_error else None,
-        )
 
     def _rollback(self) -> None:
         if not self._database.get_autocommit():

@@ -7,6 +7,8 @@ This module must not know how a transaction begins or ends, nor where its record
 
 from __future__ import annotations
 
+import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Protocol, cast
 
@@ -17,13 +19,16 @@ from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.shape import Shape, shape_of
 from retroact.errors import BadStatement, ReadOnlyTransaction
 from retroact.trace.codec import digest_rows
-from retroact.trace.record import Cell
+from retroact.trace.failure import describe
+from retroact.trace.record import Cell, Failure
 
 #: One statement as it is noted: shape, parameters, count, ordered and unordered digest.
 Note = tuple[Shape, Mapping[str, Cell], int, str | None, str | None]
 #: One row change as it is noted: table, verb, rowid before, rowid after, row before, row after.
 RowNote = tuple[str, str, int, int, tuple[Cell, ...] | None, tuple[Cell, ...] | None]
 
+#: Types of parameters that are bound and recorded as they are.
+_CELLS = frozenset({int, str, bytes, bool, type(None)})
 _VERBS = {"INSERT": "i", "UPDATE": "u", "DELETE": "d"}
 
 
@@ -41,6 +46,17 @@ class Shapes:
         self.known: dict[str, Shape] = {}
         self.fresh: list[Shape] = []
         self._next = max(numbers.values(), default=0) + 1
+
+    def adopt(self, shape: Shape) -> Shape:
+        """A text that another connection has understood, under its number here."""
+        number = self.numbers.get(shape.sql)
+        if number is not None:
+            return dataclasses.replace(shape, number=number)
+        adopted = dataclasses.replace(shape, number=self._next)
+        self._next += 1
+        self.numbers[shape.sql] = adopted.number
+        self.fresh.append(adopted)
+        return adopted
 
     def learn(self, database: apsw.Connection, sql: str, function: str, statement: int) -> Shape:
         """Understand a text that is not known yet."""
@@ -69,6 +85,8 @@ class SqliteConnection:
         self.function = ""
         self.read_only = False
         self.observer: StatementObserver | None = None
+        #: The error by which SQLite rolled the whole transaction back, if it did.
+        self.lost: apsw.Error | None = None
         install(database, self.moment)
         database.preupdate_hook(self._note_row)
 
@@ -80,6 +98,21 @@ class SqliteConnection:
         self.notes = []
         self.row_notes = []
         self.schema_changed = False
+        self.lost = None
+
+    def finish(self) -> None:
+        """The body has ended. Raises apsw.ConstraintError for what would keep the transaction from being committed, and the error
+        that has rolled it back if the body went on after that."""
+        if self.lost is not None:
+            raise self.lost
+        if self.row_notes and self.database.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
+            raise apsw.ConstraintError("FOREIGN KEY constraint failed")
+
+    def describe(self, error: Exception) -> Failure:
+        """The failure of the body, with the statement that the database refused if it was that."""
+        if not isinstance(error, apsw.Error):
+            return describe(error)
+        return describe(error, statement=len(self.notes), sqlstate=type(error).__name__)
 
     def execute(self, sql: str, parameters: Mapping[str, Cell] | None = None, /, **named: Cell) -> int:
         """Run one statement and return the number of rows it changed."""
@@ -102,20 +135,30 @@ class SqliteConnection:
         return found[0][0] if found else None
 
     def _run(self, sql: str, parameters: Mapping[str, Cell]) -> tuple[Shape, list[Any]]:
+        if self.lost is not None:
+            raise self.lost
         shape = self.shapes.known.get(sql) or self._learn(sql)
+        for value in parameters.values():
+            if type(value) not in _CELLS:
+                parameters = self._plain(sql, parameters)
+                break
         if self.read_only and shape.writes:
             raise ReadOnlyTransaction(function=self.function, sql=sql)
         if self.observer is not None:
             self.observer(len(self.notes) + 1, shape, parameters)
         database = self.database
         before = database.total_changes() if shape.writes else 0
+        noted = len(self.row_notes)
+        sequences = self._sequences() if shape.sequences else None
         try:
             found = fetch(database, sql, parameters)
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
-            self.notes.append((shape, parameters, 0, "!", "!"))
+            self._failed(shape, parameters, noted, before, error)
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
                 raise
             raise self._bad(sql, f"its parameters do not fit: {error}") from error
+        if sequences is not None:
+            self._note_sequences(shape, sequences, noted)
         if shape.row is None:
             self.notes.append((shape, parameters, database.total_changes() - before if shape.writes else 0, None, None))
         else:
@@ -125,6 +168,53 @@ class SqliteConnection:
             self.schema_changed = True
             self.shapes.known.clear()
         return shape, found
+
+    def _failed(self, shape: Shape, parameters: Mapping[str, Cell], noted: int, changes: int, error: Exception) -> None:
+        """Note a statement that failed. Rows that it had changed by then have been taken back, unless it is OR FAIL."""
+        if not isinstance(error, apsw.Error):
+            parameters = {name: _shown(value) for name, value in parameters.items()}
+        elif self.database.get_autocommit():
+            self.lost = error  # disk full, I/O error: SQLite has rolled back everything
+        self.notes.append((shape, parameters, 0, "!", "!"))
+        if not shape.writes or self.database.total_changes() == changes:
+            del self.row_notes[noted:]
+
+    def _plain(self, sql: str, parameters: Mapping[str, Any]) -> dict[str, Cell]:
+        """Parameters as SQLite takes them: subclasses as what they are made from, no NaN (which is null)."""
+        plain: dict[str, Cell] = {}
+        for name, value in parameters.items():
+            match value:
+                case None | bool():
+                    plain[name] = value
+                case int():
+                    plain[name] = int.__int__(value)
+                case float():
+                    plain[name] = None if math.isnan(value) else float.__float__(value)
+                case str():
+                    plain[name] = str.__str__(value)
+                case bytes() | bytearray() | memoryview():
+                    plain[name] = bytes(value)
+                case _:
+                    kind = type(cast("object", value)).__name__
+                    raise self._bad(sql, f"its parameters do not fit: {name} is a {kind}; give a number, text, bytes or None")
+        return plain
+
+    def _sequences(self) -> dict[str, tuple[int, int]]:
+        """Where AUTOINCREMENT stands: table -> rowid in sqlite_sequence, number."""
+        return {name: (rowid, number) for name, rowid, number in fetch(self.database, "select name, rowid, seq from sqlite_sequence")}
+
+    def _note_sequences(self, shape: Shape, before: dict[str, tuple[int, int]], noted: int) -> None:
+        """A row that was numbered and then ignored or merged uses up a number, and nothing but sqlite_sequence shows it."""
+        after = self._sequences()
+        for table in shape.sequences:
+            if table in after:
+                rowid, number = after[table]
+                inserted = [note[3] for note in self.row_notes[noted:] if note[0] == table and note[1] == "i"]
+                shown = max(before[table][1] if table in before else 0, 0, *inserted)
+                if table not in before and not inserted:
+                    self.row_notes.append(("sqlite_sequence", "i", rowid, rowid, None, (table, number)))
+                elif number != shown:
+                    self.row_notes.append(("sqlite_sequence", "u", rowid, rowid, (table, shown), (table, number)))
 
     def _learn(self, sql: str) -> Shape:
         if not isinstance(sql, str):  # pyright: ignore[reportUnnecessaryIsInstance] - bodies are not type-checked for us
@@ -144,13 +234,18 @@ class SqliteConnection:
         if table.startswith("retroact_") or change.database_name != "main":
             return
         verb = change.op
-        self.row_notes.append(
-            (
-                table,
-                _VERBS[verb],
-                change.rowid,
-                change.rowid_new,
-                None if verb == "INSERT" else cast("tuple[Cell, ...]", change.old),
-                None if verb == "DELETE" else cast("tuple[Cell, ...]", change.new),
-            )
-        )
+        try:
+            before = None if verb == "INSERT" else cast("tuple[Cell, ...]", change.old)
+            after = None if verb == "DELETE" else cast("tuple[Cell, ...]", change.new)
+        except apsw.RangeError:
+            # A table with VIRTUAL generated columns: SQLite does not show its rows here. The state after is opened, not rebuilt.
+            self.schema_changed = True
+            return
+        self.row_notes.append((table, _VERBS[verb], change.rowid, change.rowid_new, before, after))
+
+
+def _shown(value: Cell) -> Cell:
+    """A parameter that could not be bound, such that it can be recorded."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    return repr(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value

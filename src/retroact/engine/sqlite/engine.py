@@ -14,6 +14,7 @@ This module must not know workflows, replay, nor who calls.
 from __future__ import annotations
 
 import collections
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -30,14 +31,13 @@ from retroact.engine.sqlite.database import check_file, create_trace, open_reade
 from retroact.engine.sqlite.historian import Historian
 from retroact.engine.sqlite.lock import WriterLock
 from retroact.engine.sqlite.queries import queries
-from retroact.engine.sqlite.recorder import Recorder
+from retroact.engine.sqlite.recorder import Performed, Recorder
 from retroact.engine.sqlite.trace_reader import TraceReader
 from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
 from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.failure import describe
-from retroact.trace.record import Failure, Outcome, Version
+from retroact.trace.record import Outcome, Version
 
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
 
@@ -101,7 +101,7 @@ class SqliteEngine:
         def work() -> None:
             if start is not None:
                 self._recorder.start_run(start)
-            self._recorder.insert(invocation, outcome, began_us=began_us, elapsed_us=elapsed_us)
+            self._recorder.insert(invocation, outcome, Performed(began_us, elapsed_us))
 
         job = self._writer.submit(work, invocation.function.name, linger=linger)
         job.result()
@@ -127,47 +127,45 @@ class SqliteEngine:
 
     def close(self) -> None:
         """Finish what is under way, store the page log, and let the file go."""
-        self._writer.close()
+        with contextlib.ExitStack() as last_first:  # whatever fails on the way, the file is let go
+            last_first.callback(self._lock.release)
+            last_first.callback(self._database.close)
+            if self.historian is not None:
+                last_first.callback(self.historian.close)
+            last_first.callback(self.trace.close)
+            last_first.callback(self._close_readers)
+            self._writer.close()
+
+    def _close_readers(self) -> None:
         while self._readers:
             self._readers.pop().database.close()
-        self.trace.close()
-        if self.historian is not None:
-            self.historian.close()
-        self._database.close()
-        self._lock.release()
 
     # --- inside the writer's transaction ---------------------------------------------------------------------------------
 
     def _attempt(self, invocation: Invocation, start: RunStart | None) -> Ran | None:
         """Execute, order, validate and record one transaction; None when the record shows that it was run before."""
         database, connection, recorder = self._database, self._connection, self._recorder
-        if start is not None:
-            recorder.start_run(start)
         began_us = self.clock.now_us()
         began = monotonic()
         database.execute("savepoint attempt")
         try:
-            connection.begin(invocation.function.name, began_us, invocation.seed)
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), self._describe)
+            connection.begin(invocation.function.name, began_us, invocation.seed, read_only=invocation.function.options.read_only)
+            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
+            if database.get_autocommit():
+                raise connection.lost or apsw.AbortError("the transaction was rolled back by one of its statements")
             committed = executed.error is None
             if not committed:
-                if database.get_autocommit() and isinstance(executed.error, apsw.Error):
-                    raise executed.error
                 database.execute("rollback to attempt")
+            if start is not None:
+                recorder.start_run(start)
             elapsed_us = int((monotonic() - began) * 1e6)
             if connection.schema_changed:
                 recorder.relations.forget()
                 recorder.shapes.known.clear()
                 self._writer.cut()
-            recorder.insert(
-                invocation,
-                executed.outcome,
-                began_us=began_us,
-                elapsed_us=elapsed_us,
-                notes=connection.notes,
-                row_notes=connection.row_notes if committed else None,
-                schema=committed and connection.schema_changed,
-            )
+            row_notes = connection.row_notes if committed else None
+            schema = committed and connection.schema_changed
+            recorder.insert(invocation, executed.outcome, Performed(began_us, elapsed_us, None, connection.notes, row_notes, schema))
             database.execute("release attempt")
         except apsw.ConstraintError:
             database.execute("rollback to attempt")
@@ -177,16 +175,9 @@ class SqliteEngine:
             if not database.get_autocommit():
                 database.execute("rollback to attempt")
                 database.execute("release attempt")
+                self._lost()
             raise
         return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us)
-
-    def _describe(self, error: Exception) -> Failure:
-        database_error = isinstance(error, apsw.Error)
-        return describe(
-            error,
-            statement=len(self._connection.notes) if database_error else None,
-            sqlstate=type(error).__name__ if database_error else None,
-        )
 
     def _committed(self) -> None:
         if self.historian is not None:
@@ -225,9 +216,10 @@ class SqliteEngine:
         try:
             snapshot = Version(database.execute(self._last_version).get or 0)
             connection.begin(invocation.function.name, began_us, invocation.seed, read_only=True)
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), describe)
+            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
         finally:
-            database.execute("rollback")
+            if not database.get_autocommit():
+                database.execute("rollback")
         elapsed_us = int((monotonic() - began) * 1e6)
         self._post(invocation, executed, began_us, elapsed_us, snapshot, connection)
         self._readers.append(connection)
@@ -242,17 +234,10 @@ class SqliteEngine:
         notes = connection.notes
 
         def work() -> None:
-            adopted = [(self._adopt(note[0]), *note[1:]) for note in notes]
+            adopted = [(self._recorder.shapes.adopt(note[0]), *note[1:]) for note in notes]
             try:
-                self._recorder.insert(
-                    invocation, executed.outcome, began_us=began_us, elapsed_us=elapsed_us, snapshot=snapshot, notes=adopted
-                )
+                self._recorder.insert(invocation, executed.outcome, Performed(began_us, elapsed_us, snapshot, adopted))
             except apsw.ConstraintError:
                 return  # two callers with one id: the first record stands
 
         self._writer.post(work, invocation.function.name)
-
-    def _adopt(self, shape: Any) -> Any:
-        """The writer's own number for a statement that a reader ran."""
-        shapes = self._recorder.shapes
-        return shapes.known.get(shape.sql) or shapes.learn(self._database, shape.sql, "", 0)

@@ -22,8 +22,8 @@ from retroact.engine.sqlite.timetravel import TimeTravel
 from retroact.errors import RetroactError
 
 #: How far the page log may lag behind (seconds, frames).
-LAG_SECONDS = 0.05
-LAG_FRAMES = 1000
+LAG_SECONDS = 0.25
+LAG_FRAMES = 2000
 #: Frames in the WAL after which it is copied into the database and begun again.
 CHECKPOINT_FRAMES = 4000
 
@@ -41,6 +41,7 @@ class Historian:
         self._log = PageLogWriter(path)
         self._log.catch_up(self._wal_path, self._version_at)
         self._frames = 0
+        self._stored = 0
         self._notes: list[tuple[int, int, int]] = []
         self._version = self._log.last_commit.version
         self._lock = threading.Lock()
@@ -56,7 +57,7 @@ class Historian:
         self._notes.append((self._frames, version, now_us))
         if not self._behind.is_set():
             self._behind.set()
-        if self._frames > LAG_FRAMES and not self._far_behind.is_set():
+        if self._frames - self._stored > LAG_FRAMES and not self._far_behind.is_set():
             self._far_behind.set()
 
     def maintain(self) -> None:
@@ -67,7 +68,7 @@ class Historian:
                 self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             except (apsw.Error, OSError, RetroactError, ValueError) as error:
                 self.trouble = error
-            self._frames = 0
+            self._frames = self._stored = 0
 
     def store(self) -> None:
         """Take over every commit noted so far; when this returns it is durable in the page log."""
@@ -77,6 +78,7 @@ class Historian:
                 return
             try:
                 self._take_over(notes)
+                self._stored = notes[-1][0]
             except BaseException:
                 self._notes = [*notes, *self._notes]
                 raise

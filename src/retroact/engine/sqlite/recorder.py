@@ -11,7 +11,7 @@ This module must not know groups, threads or acknowledgements (`writer.py`), nor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -25,6 +25,18 @@ from retroact.trace.codec import chain, encode_cell, encode_json
 from retroact.trace.record import Cell, Outcome, RunState, Version
 
 AnyFunction = Function[..., Any]
+
+
+class Performed(NamedTuple):
+    """How an attempt went: what its record tells besides the invocation and the outcome."""
+
+    began_us: int
+    elapsed_us: int
+    #: The version that its reads saw; None: the one before its own.
+    snapshot: Version | None = None
+    notes: Sequence[Note] = ()
+    row_notes: list[RowNote] | None = None
+    schema_changed: bool = False
 
 
 class Recorder:
@@ -41,7 +53,7 @@ class Recorder:
         rows = fetch(self._database, self._sql["last_record"])
         self.version: int = rows[0][0] if rows else 0
         self._chain: int = rows[0][1] if rows else 0
-        self.shapes = Shapes({text: number for text, number in fetch(self._database, self._sql["all_sql"])})
+        self.shapes = Shapes(dict(fetch(self._database, self._sql["all_sql"])))
         self.relations = Relations([Relation.stored(*row) for row in fetch(self._database, self._sql["all_relations"])])
         stored = fetch(self._database, self._sql["all_functions"])
         self._function_numbers: dict[tuple[Any, ...], int] = {tuple(row[1:]): row[0] for row in stored}
@@ -78,15 +90,10 @@ class Recorder:
         self,
         invocation: Invocation,
         outcome: Outcome,
-        *,
-        began_us: int,
-        elapsed_us: int,
-        snapshot: Version | None = None,
-        notes: Sequence[Note] = (),
-        row_notes: list[RowNote] | None = None,
-        schema: bool = False,
+        performed: Performed,
     ) -> Version:
         """Write a record. Raises apsw.ConstraintError when the invocation has one already."""
+        row_notes, schema = performed.row_notes, performed.schema_changed
         changes = encode_changes(self._database, self.relations, row_notes or [], schema=schema) if row_notes or schema else None
         version = self.version + 1
         row = (
@@ -96,12 +103,12 @@ class Recorder:
             invocation.attempt,
             self._numbers.get(invocation.function) or self.number(invocation.function),
             invocation.arguments.decode(),
-            snapshot,
-            began_us,
-            elapsed_us,
+            performed.snapshot,
+            performed.began_us,
+            performed.elapsed_us,
             outcome.value,
             None if outcome.failure is None else encode_json(outcome.failure).decode(),
-            encode_json([_statement(note) for note in notes]).decode() if notes else None,
+            encode_json([_statement(note) for note in performed.notes]).decode() if performed.notes else None,
             changes,
         )
         link = chain(self._chain, row)

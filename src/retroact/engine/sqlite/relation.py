@@ -116,12 +116,14 @@ def decode_changes(relations: dict[int, Relation], stored: str | None) -> tuple[
     return tuple(_SCHEMA if entry[0] == 0 else _decode(relations[entry[0]], entry) for entry in decode_json(stored))
 
 
+#: What an entry has when its rowid changed; one item less when it did not.
+_MOVED = ("relation", "verb", "rowid", "cells", "rowid after")
 _SCHEMA = Change(table="", verb=Verb.SCHEMA, rowid=None, rowid_after=None, before=None, after=None)
 
 
 def _decode(relation: Relation, entry: list[Any]) -> Change:
     verb, rowid, cells = Verb(entry[1]), entry[2], entry[3]
-    after_id = entry[4] if len(entry) > 4 else rowid
+    after_id = entry[4] if len(entry) == len(_MOVED) else rowid
     before: dict[str, Cell] | None
     after: dict[str, Cell] | None
     if not relation.has_rowid:

@@ -13,6 +13,7 @@ from typing import Any
 
 import apsw
 
+from retroact.engine.sqlite.queries import fetch
 from retroact.errors import BadStatement
 
 #: Authorizer actions that a body may not take, with the reason.
@@ -23,6 +24,7 @@ _FORBIDDEN = {
     apsw.SQLITE_DETACH: "a transaction sees one database; DETACH is not allowed",
     apsw.SQLITE_PRAGMA: "a PRAGMA changes the connection, not the data; only reading ones (table_info, ...) are allowed",
 }
+_TEMPORARY = {getattr(apsw, f"SQLITE_CREATE_TEMP_{what}") for what in ("INDEX", "TABLE", "TRIGGER", "VIEW")}
 _WRITES = {apsw.SQLITE_INSERT, apsw.SQLITE_UPDATE, apsw.SQLITE_DELETE}
 _DDL = {
     getattr(apsw, f"SQLITE_{verb}_{what}")
@@ -34,6 +36,7 @@ _READING_PRAGMAS = {
     "integrity_check", "quick_check", "function_list", "collation_list", "compile_options", "user_version", "schema_version", "page_count",
 }  # fmt: skip
 _COMMENT = re.compile(r"--[^\n]*|/\*.*?\*/", re.DOTALL)
+_ROLLBACK = re.compile(r"\b(?:or|on\s+conflict)\s+rollback\b|\braise\s*\(\s*rollback\b", re.IGNORECASE)
 _SYSTEM = ("sqlite_", "retroact_")
 
 
@@ -50,6 +53,8 @@ class Shape:
     schema_change: bool
     tables_read: tuple[str, ...]
     tables_written: tuple[str, ...]
+    #: Tables with AUTOINCREMENT that it inserts into.
+    sequences: tuple[str, ...] = ()
 
 
 def shape_of(database: apsw.Connection, sql: str, number: int, function: str, statement: int) -> Shape:
@@ -68,8 +73,15 @@ def shape_of(database: apsw.Connection, sql: str, number: int, function: str, st
             raise bad(_FORBIDDEN[action])
     written = tuple(sorted({first for action, first, _ in prepared.actions if action in _WRITES and first}))
     owned = next((t for t in written if t.startswith("retroact_")), None)
+    if owned is None:
+        changed = (name for action, *names in prepared.actions if action in _DDL for name in names)
+        owned = next((name for name in changed if name and name.startswith("retroact_")), None)
     if owned:
         raise bad(f"{owned} belongs to the trace, which nobody edits")
+    if any(action in _TEMPORARY for action, _, _ in prepared.actions):
+        raise bad("what is TEMP outlives the transaction on its connection and is in no record; use a table, or a common table expression")
+    if _ROLLBACK.search(_COMMENT.sub(" ", sql)):
+        raise bad("ROLLBACK would take other transactions of the same commit with it; let the statement fail (ABORT) and the body raise")
     return Shape(
         number=number,
         sql=sql,
@@ -78,7 +90,16 @@ def shape_of(database: apsw.Connection, sql: str, number: int, function: str, st
         schema_change=any(action in _DDL for action, _, _ in prepared.actions) or any(t.startswith("sqlite_") for t in written),
         tables_read=tuple(sorted({f"{first}.{second}" for action, first, second in prepared.actions if action == apsw.SQLITE_READ})),
         tables_written=tuple(t for t in written if not t.startswith(_SYSTEM)),
+        sequences=_sequences(database, {first for action, first, _ in prepared.actions if action == apsw.SQLITE_INSERT}),
     )
+
+
+def _sequences(database: apsw.Connection, inserted: set[str | None]) -> tuple[str, ...]:
+    """Those of the tables that have AUTOINCREMENT."""
+    if not inserted:
+        return ()
+    found = fetch(database, "select name from sqlite_schema where type = 'table' and sql like '%autoincrement%'")
+    return tuple(sorted(name for (name,) in found if name in inserted))
 
 
 class _Anything(dict[str, None]):

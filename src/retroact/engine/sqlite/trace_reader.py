@@ -96,8 +96,10 @@ class TraceReader:
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
-        previous = self._all("link", (after,))[0][0] if after else 0
-        expected = after
+        links = self._all("link", (after,)) if after else [(0,)]
+        if not links:
+            raise DamagedTrace(version=after, database=self.path, problem="it is missing", last_good=after - 1)
+        previous, expected = links[0][0], after
         for row in self._database.execute(self._sql["chained"], (after, until)):
             version, link = row[0], row[-1]
             if version != expected + 1:
@@ -129,6 +131,13 @@ class TraceReader:
             return decode_changes(self._relations, stored)
 
     def _record(self, row: tuple[Any, ...]) -> Record:
+        try:
+            return self._understood(row)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, msgspec.MsgspecError) as error:
+            problem = f"it cannot be read ({type(error).__name__}: {error})"
+            raise DamagedTrace(version=row[0], database=self.path, problem=problem, last_good=row[0] - 1) from error
+
+    def _understood(self, row: tuple[Any, ...]) -> Record:
         version, run, step, attempt, function, arguments, snapshot, began, elapsed, value, failure, statements, changes = row
         name, kind, fingerprint, code = self._function(function)
         return Record(

@@ -18,6 +18,7 @@ This module must not know what a job does, nor what a record is.
 from __future__ import annotations
 
 import collections
+import contextlib
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -36,6 +37,10 @@ GROUP_SECONDS = 0.01
 TEND_SECONDS = 0.005
 #: Ticks without work after which the tender goes to sleep.
 _IDLE_TICKS = 20
+
+
+def _nothing() -> None:
+    """The work of who only wants to know that everything before is durable."""
 
 
 class Job(Generic[T]):
@@ -78,6 +83,10 @@ class Writer:
         self._on_loss = on_loss
         self._maintain = maintain
         self._lead_lock = threading.Lock()
+        #: Held while an heir is chosen, and by a caller that leaves the line: an heir that has left would never lead.
+        self._line = threading.Lock()
+        #: A group was lost, and going back to what the file says has not succeeded yet.
+        self._unsure = False
         self._queue: collections.deque[Job[Any]] = collections.deque()
         self._open: list[Job[Any]] = []
         self._cut = False
@@ -92,12 +101,10 @@ class Writer:
 
         The work undoes its own effects before it raises. Raises nothing itself but Closed: the job knows what came of it.
         """
-        job = Job(work, name)
         if self._closed:
             raise Closed(path=self.path)
-        if not self._lead_lock.acquire(blocking=False) and not self._wait_in_line(job):
-            return job
-        self._lead(job, linger=linger)
+        job = Job(work, name)
+        self._enter(job, linger=linger)
         return job
 
     def post(self, work: Callable[[], Any], name: str) -> None:
@@ -112,29 +119,25 @@ class Writer:
         self._cut = True
 
     def settle(self) -> None:
-        """Commit what is open and what is posted."""
-        while self._open or self._queue:
-            if self._lead_lock.acquire(timeout=0.1):
-                self._lead(None)
+        """Return when everything that was submitted or posted before is durable, or lost."""
+        # In this order: what is no longer open nor in the queue is in the hands of a leader until it is committed.
+        if self._open or self._queue or self._lead_lock.locked():
+            self._enter(Job(_nothing, "settle"))
 
     def close(self) -> None:
         """Settle, and take no more jobs."""
         self._closed = True
-        self.settle()
+        while self._open or self._queue or self._lead_lock.locked():
+            self.settle()
         self._stop.set()
         self._call_tender.set()
         if threading.current_thread() is not self._tender:
             self._tender.join()
 
-    def exclusively(self, work: Callable[[], T]) -> T:
-        """Call `work` between two groups, with nothing open."""
-        self._lead_lock.acquire()
-        try:
-            group, self._open = self._open, []
-            self._finish(group)
-            return work()
-        finally:
-            self._hand_over()
+    def _enter(self, job: Job[Any], *, linger: bool = False) -> None:
+        """Do a job with the next group: as its leader if nobody leads, else when its turn comes."""
+        if self._lead_lock.acquire(blocking=False) or self._wait_in_line(job):
+            self._lead(job, linger=linger)
 
     def _wait_in_line(self, job: Job[Any]) -> bool:
         """Queue up behind the leader; True when the lead was handed to us with our job still to do."""
@@ -144,17 +147,31 @@ class Writer:
         # The leader may have left between our look and our entry: then nobody would come for us.
         if self._lead_lock.acquire(blocking=False):
             self._hand_over()
-        gate.acquire()
+        try:
+            gate.acquire()
+        except BaseException:
+            self._leave_line(job)
+            raise
         return job.leads
+
+    def _leave_line(self, job: Job[Any]) -> None:
+        """The waiting thread was interrupted. Its job is not done if nobody has begun it; the lead, if it has it, goes on."""
+        with self._line:
+            with contextlib.suppress(ValueError):
+                self._queue.remove(job)
+            leads = job.leads
+        if leads:
+            self._hand_over()
 
     def _hand_over(self) -> None:
         """Give the lead to the first caller in line, or lay it down."""
         while True:
-            heir = next((job for job in tuple(self._queue) if job.gate is not None), None)
-            if heir is not None and heir.gate is not None:
-                heir.leads = True
-                heir.gate.release()
-                return
+            with self._line:
+                heir = next((job for job in tuple(self._queue) if job.gate is not None), None)
+                if heir is not None and heir.gate is not None:
+                    heir.leads = True
+                    heir.gate.release()
+                    return
             self._lead_lock.release()
             # A caller may have queued up just before the release; somebody has to take it.
             if all(job.gate is None for job in tuple(self._queue)) or not self._lead_lock.acquire(blocking=False):
@@ -176,16 +193,23 @@ class Writer:
                 self._finish(group)
         except Exception as error:  # noqa: BLE001 - every caller of the group is told, in its own thread
             self._lose(group, own, error)
+        except BaseException as error:  # noqa: BLE001 - an interrupt between two jobs: no caller may be left waiting
+            interrupt = error
+            self._break_off(group, own, error)
         finally:
-            if not self._open:
-                self._maintain()
-            self._hand_over()
+            try:
+                if not self._open:
+                    self._maintain()
+            finally:
+                self._hand_over()
         if interrupt is not None:
             raise interrupt
 
     def _execute_queue(self, group: list[Job[Any]], own: Job[Any] | None) -> BaseException | None:
         """Move jobs from the queue to the group, doing each; in order, until the group is full, and never without our own."""
         interrupt: BaseException | None = None
+        if self._unsure:
+            self._restore()
         deadline = monotonic() + GROUP_SECONDS
         limit = len(group) + GROUP_JOBS
         ours_done = own is None
@@ -195,22 +219,24 @@ class Writer:
             ours_done = ours_done or job is own
             interrupt = self._execute(job, own) or interrupt
             if self._cut:
-                self._commit()
+                self._finish(group)
         return interrupt
 
     def _execute(self, job: Job[Any], own: Job[Any] | None) -> BaseException | None:
         """Do one job. An interrupt of this thread stops nobody else's job but the one it hit, and goes on after the group."""
         try:
-            if self.database.get_autocommit():
+            if job.work is not _nothing and self.database.get_autocommit():
                 self.database.execute("begin immediate")
             job.value = job.work()
         except Exception as error:
             job.error = error
             if isinstance(error, apsw.Error) and self.database.get_autocommit():
                 raise  # SQLite has rolled back everything (disk full, I/O error): the group is lost
-        except BaseException as error:  # noqa: BLE001 - KeyboardInterrupt and the like belong to this thread
-            job.error = error if job is own else CommitFailed(function=job.name, problem="the process was interrupted")
-            return None if job is own else error
+        except KeyboardInterrupt as interrupt:
+            job.error = interrupt if job is own else CommitFailed(function=job.name, problem="the process was interrupted")
+            return None if job is own else interrupt
+        except BaseException as error:  # noqa: BLE001 - SystemExit and the like were raised by the work, for who asked for it
+            job.error = error
         return None
 
     def _commit(self) -> None:
@@ -222,23 +248,46 @@ class Writer:
 
     def _finish(self, group: list[Job[Any]]) -> None:
         self._commit()
-        for job in group:
+        self._release(group)
+
+    def _release(self, group: list[Job[Any]]) -> None:
+        """Wake who waits for a job of the group, which is empty afterwards."""
+        group.reverse()
+        while group:
+            job = group.pop()
             if job.gate is not None and not job.leads:
                 job.gate.release()
 
-    def _lose(self, group: list[Job[Any]], own: Job[Any] | None, cause: Exception) -> None:
-        """The group's transaction is lost: roll back what is left of it and tell everybody."""
+    def _break_off(self, group: list[Job[Any]], own: Job[Any] | None, interrupt: BaseException) -> None:
+        """This thread was interrupted between two jobs: what is committed is acknowledged, what is not is lost."""
+        if self._open is group and group:
+            return
+        if group and self.database.get_autocommit():
+            self._on_commit()
+            self._release(group)
+        else:
+            self._lose(group, own, interrupt)
+
+    def _restore(self) -> None:
+        """Agree with the file again after a loss."""
         if not self.database.get_autocommit():
             self.database.execute("rollback")
         self._on_loss()
+        self._unsure = False
+
+    def _lose(self, group: list[Job[Any]], own: Job[Any] | None, cause: BaseException) -> None:
+        """The group's transaction is lost: roll back what is left of it and tell everybody."""
+        self._unsure = True
+        self._cut = False
+        with contextlib.suppress(Exception):  # then the next leader tries again, before it executes anything
+            self._restore()
         if own is not None and own in self._queue:
             self._queue.remove(own)
             group.append(own)
         for job in group:
             if job.error is None or isinstance(job.error, apsw.Error):
-                job.error = CommitFailed(function=job.name, problem=str(cause))
-            if job.gate is not None and not job.leads:
-                job.gate.release()
+                job.error = CommitFailed(function=job.name, problem=str(cause) or "the process was interrupted")
+        self._release(group)
 
     def _tend(self) -> None:
         """Commit what lingers or was posted when nobody else comes by."""
@@ -254,7 +303,5 @@ class Writer:
                 self._call_tender.set()
 
     def _tend_once(self) -> None:
-        try:
+        with contextlib.suppress(Exception):  # the jobs know; nobody waits for the tender
             self._lead(None)
-        except Exception:  # noqa: BLE001, S110 - the jobs know; nobody waits for the tender
-            pass
