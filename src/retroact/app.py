@@ -261,16 +261,13 @@ class App:
         if found.kind is Kind.INVARIANT:
             raise BadDeclaration(function=found.name, problem="an invariant is checked, not run")
         arguments = found.schema.encode_arguments(args, kwargs)
-        found.schema.decode_arguments(arguments)
+        bound = found.schema.decode_arguments(arguments)
         run_id = RunId(run or new_run_id(self._clock))
-        return found, RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us()), run is None
+        return found, RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound), run is None
 
     def _transact(self, start: RunStart, *, fresh: bool) -> Any:
-        present = None if fresh else self.trace.find_run(start.run)
-        if present is not None:
-            _must_be(present, start.function)
-            return self._recorded_result(present)
-        invocation = Invocation(run=start.run, step=ALONE, function=start.function, arguments=start.arguments, fresh=fresh)
+        function, arguments, bound = start.function, start.arguments, start.bound
+        invocation = Invocation(run=start.run, step=ALONE, function=function, arguments=arguments, fresh=fresh, bound=bound)
         ran, _ = self.engine.transact(invocation)
         return self._value(start.function, start.run, ran)
 

@@ -38,11 +38,11 @@ def test_where_it_is_narrow_the_short_labels_are_written() -> None:
     check(
         RACE,
         """
-version  order-1                        order-2
+version  order-1           order-2
      12  ● check -> true
-     13  │                              ● check -> true
-     14  ● update 1 -> 0                │
-     15                                 ● update 0 -> -1               ✗ never_oversold
+     13  │                 ● check -> true
+     14  ● update 1 -> 0   │
+     15                    ● update 0 -> -1   ✗ never_oversold
 """,
         width=85,
     )
@@ -68,7 +68,7 @@ def test_a_long_label_loses_its_middle() -> None:
         long,
         """
 version  a
-      1  ● begins_like_thisx…xxxends_like_that
+      1  ● begins_like_thisxx…xxxxends_like_that
 """,
         width=48,
         lanes=(),
@@ -92,7 +92,8 @@ def test_nothing_is_drawn_of_nothing() -> None:
 @pytest.mark.parametrize("lanes", [1, 2, 5, 12])
 def test_no_line_is_wider_than_asked_for(width: int, lanes: int) -> None:
     moments = [
-        Moment(place=10**n, lane=f"run-{n % lanes}", label="update " * (n + 1), note="broken " * n or None, alarm=n % 2 == 0) for n in range(9)
+        Moment(place=10**n, lane=f"run-{n % lanes}", label="update " * (n + 1), note="broken " * n or None, alarm=n % 2 == 0)
+        for n in range(9)
     ]
     lines = timeline([f"run-{n}" for n in range(lanes)], moments, width=width).splitlines()
     assert len(lines) == len(moments) + 1

@@ -211,3 +211,13 @@ def test_an_interrupt_beside_a_failure_is_no_outcome(app: App) -> None:
     once = played(app, play_async, [["beside", ["fail", "put"]]], [])
     for crash in (1, 2, 3):
         assert played(app, play_async, [["beside", ["fail", "put"]]], [crash]) == once
+
+
+def test_what_lingers_is_found_by_who_resumes_at_once(app: App) -> None:
+    """Found by the above: the last step of a run was left to ride with the end of the run, an interrupt beside it came first, and
+    whoever resumed the run at once did not find the step's record: it was asked about again, noted again, and that failed the run."""
+    program = [["beside", ["put", "put", "send"]]]
+    once = played(app, play, program, [])
+    for crash in range(1, 7):
+        assert played(app, play, program, []) == once
+        assert played(app, play, program, [crash]) == once

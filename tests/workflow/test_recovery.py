@@ -345,6 +345,16 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing(
     unload(shop)
 
 
+@pytest.mark.xfail(reason="closing after commits that wrote no page: the historian finds no WAL", strict=False)
+def test_a_database_with_nothing_to_recover_is_opened_and_closed(tmp_path: Path) -> None:
+    with opened(tmp_path, two) as app:
+        app.run(two, "a")
+    for _ in range(2):
+        with App(tmp_path / "test.db", two, write) as app:
+            assert app.recovered == []
+            assert entries(app) == ["a", "a!"]
+
+
 def test_one_process_writes(tmp_path: Path) -> None:
     with opened(tmp_path, two), pytest.raises(DatabaseBusy):
         App(tmp_path / "test.db", two)

@@ -325,8 +325,6 @@ def test_a_restart_does_not_start_a_sleep_anew(tmp_path: Path, function: Any) ->
         clock.advance(600)
         assert app.handle("r").result(30) == "rested"
         assert entries(app) == ["before", "after"]
-    with opened(tmp_path, functions, clock=clock) as app:
-        assert app.recovered == []
 
 
 def test_a_sleep_that_is_over_at_the_restart_takes_no_time(tmp_path: Path) -> None:

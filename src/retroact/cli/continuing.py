@@ -53,7 +53,8 @@ def call_resume(args: argparse.Namespace) -> int:
     with opening.app_on(path, module) as app:
         with opening.silenced():
             result = wait(app.resume(args.run))
-        return tell(app, result, as_json=args.json)
+        found = app.trace.find_run(result.run)
+    return tell(found, result, as_json=args.json)
 
 
 def options_recover(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ This module must not know any verb.
 
 from __future__ import annotations
 
-import json
 import sys
 
 from retroact.errors import Blame, Misuse, RetroactError
@@ -25,6 +24,8 @@ def report(error: Exception, *, as_json: bool, run: str | None = None, exit_code
     blame = error.blame if known else Blame.ENGINE
     message = _message(error)
     if as_json:
+        import json
+
         found: dict[str, object] = {
             "error": type(error).__name__,
             "message": message,

@@ -20,7 +20,7 @@ from retroact.errors import Blame, RetroactError, RunCancelled, RunFailed
 from retroact.trace.record import Run, RunId, RunState
 
 if TYPE_CHECKING:
-    from retroact.app import App, Handle
+    from retroact.app import Handle
 
 #: How often a waiter looks whether it has something to say (seconds).
 _LOOK_SECONDS = 0.25
@@ -57,9 +57,10 @@ def call(args: argparse.Namespace) -> int:
             if not args.json:
                 note(f"run {run}")
             ended = wait(handle)
-        code = tell(app, ended, as_json=args.json)
-        if not args.json:
-            interrupted([r for r in app.trace.open_runs() if r.run != run])
+        found, waiting = app.trace.find_run(run), app.trace.open_runs()
+    code = tell(found, ended, as_json=args.json)
+    if not args.json:
+        interrupted([other for other in waiting if other.run != run])
     return code
 
 
@@ -86,9 +87,8 @@ def wait(handle: Handle[Any]) -> Ended:
         return Ended(run=handle.run, error=error)
 
 
-def tell(app: App, ended: Ended, *, as_json: bool) -> int:
-    """Print what came of a run. The exit code."""
-    found = app.trace.find_run(ended.run)
+def tell(found: Run | None, ended: Ended, *, as_json: bool) -> int:
+    """Print what came of a run, `found` in the trace (a reader's record may be on its way). The exit code."""
     if ended.error is not None:
         return _failed(found, ended.run, ended.error, as_json=as_json)
     if not as_json:
@@ -105,7 +105,7 @@ def _failed(found: Run | None, run: RunId, error: Exception, *, as_json: bool) -
         return report(error, as_json=as_json, run=run, exit_code=NO)
     if isinstance(error, RetroactError) and not isinstance(error, RunFailed):
         # A wrong call inside of a run that was begun is the fault of the code that made it.
-        inside = found is not None and error.blame is Blame.CALLER
+        inside = error.blame is Blame.CALLER and _recorded(found, error)
         return report(error, as_json=as_json, run=run, exit_code=EXIT[Blame.CODE] if inside else None)
     if as_json:
         what = {"error": type(error).__name__, "message": str(error), "definite": True, "blame": Blame.CODE.value}
@@ -114,6 +114,12 @@ def _failed(found: Run | None, run: RunId, error: Exception, *, as_json: bool) -
         name = found.function if found else "the run"
         note(f"retroact: {name} aborted: {_described(error)}. `retroact trace {run}` shows what it did.")
     return NO
+
+
+def _recorded(found: Run | None, error: Exception) -> bool:
+    """Whether the run ended with this error, rather than being refused with it."""
+    failure = found.outcome.failure if found is not None and found.outcome is not None else None
+    return failure is not None and failure.error.rpartition(".")[2] == type(error).__name__
 
 
 def _described(error: Exception) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _INDENT = "    "
 _LONGEST_CALL = 64
+_LONGEST_OUTCOME = 60
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -147,8 +148,8 @@ def _steps(told: _Told, sizes: _Sizes, indent: str, *, statements: bool) -> None
 
 def _step(record: Record, sizes: _Sizes, indent: str, *, statements: bool) -> None:
     called = indent + phrase.shorten_middle(_call(record), sizes.call - len(indent))
-    result = phrase.shorten_middle(phrase.outcome(record.outcome), 60)
-    result = paint(result, "" if record.outcome.committed else "red") if record.outcome.committed else paint(f"✗ {result}", "red")
+    result = phrase.shorten_middle(phrase.outcome(record.outcome), _LONGEST_OUTCOME)
+    result = result if record.outcome.committed else paint(f"✗ {result}", "red")
     out(
         f"{record.version:>{sizes.version}}  {record.step:>{sizes.step}}  {called:<{sizes.call}}  "
         f"{paint(f'{duration(record.elapsed_us):>{sizes.took}}', 'dim')}  {result}"

@@ -91,8 +91,10 @@ def _columns(widths: dict[str, int], moments: Sequence[Moment], place: int, note
 def _one_column(names: Sequence[str], moments: Sequence[Moment], place: int, note: int, width: int) -> str:
     room = width - place - 2 - 2 - len(_HERE) - (len(_GAP) if note else 0)
     lane = min(max(len(name) for name in names), max(room // 3, 1))
-    note = min(note, room // 3)
+    least = max(len(moment.short or moment.label) for moment in moments)
+    note = min(note, max(room // 3, room - lane - least))
     label = max(min(max(len(moment.label) for moment in moments), room - lane - note), 1)
+    label = max(len(_fitted(moment, label)) for moment in moments)
     lines = [f"{_PLACE:>{place}}  run"]
     for moment in moments:
         name = shorten_middle(moment.lane, lane).ljust(lane)

@@ -7,9 +7,10 @@ This module must not know transactions, records or databases.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
+
+import msgspec
 
 from retroact.engine.contract import Invocation
 from retroact.engine.guard import guard
@@ -18,8 +19,7 @@ from retroact.function.context import Scope, enter, leave
 from retroact.trace.record import Failure, Outcome
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class Executed:
+class Executed(msgspec.Struct, frozen=True, eq=False):
     """What a body did: its outcome, and the exception itself when it raised one."""
 
     outcome: Outcome
@@ -33,7 +33,7 @@ def execute(invocation: Invocation, connection: Any, scope: Scope, describe: Cal
     token = enter(scope)
     guard.arm(function.name)
     try:
-        args, kwargs = schema.decode_arguments(invocation.arguments)
+        args, kwargs = invocation.bound or schema.decode_arguments(invocation.arguments)
         value = function.body(connection, *args, **kwargs)
         if function.is_async:
             value = finish_at_once(value, function.name)

@@ -9,13 +9,17 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
+import msgspec
+
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.record import Change, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
 
+#: Arguments by position and by name.
+Bound = tuple[tuple[Any, ...], dict[str, Any]]
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Invocation:
+
+class Invocation(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """One call of one function, numbered: what is asked for, before anything is known of what comes of it."""
 
     run: RunId
@@ -26,6 +30,8 @@ class Invocation:
     attempt: int = 1
     #: The platform made the run id just now, so that nothing can be recorded under it.
     fresh: bool = False
+    #: The arguments as the body is to be given them, when they have been decoded already.
+    bound: Bound | None = None
 
     @property
     def seed(self) -> str:
@@ -33,20 +39,19 @@ class Invocation:
         return f"{self.run}/{self.step}/{self.function.name}"
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunStart:
+class RunStart(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The row of a workflow that begins. It is written with the first thing that the workflow does."""
 
     run: RunId
     function: Function[..., Any]
     arguments: bytes
     began_us: int
+    bound: Bound | None = None
     parent: RunId | None = None
     parent_step: StepNumber | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RunEnd:
+class RunEnd(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """What became of a workflow: its outcome, or why it was put aside."""
 
     run: RunId
@@ -56,8 +61,7 @@ class RunEnd:
     reason: str | None = None
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Ran:
+class Ran(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """An invocation after it was run, or found in the record: exactly one of value and error counts."""
 
     outcome: Outcome

@@ -21,6 +21,7 @@ import msgspec
 from retroact.errors import BadArguments, BadDeclaration, UnencodableResult
 
 _encode = msgspec.json.Encoder().encode
+_values = msgspec.structs.astuple
 #: Types whose JSON form decodes to themselves, so that a result of just this type needs no second look.
 _PLAIN = (int, str, bool, type(None))
 
@@ -87,7 +88,7 @@ class Schema:
         except (msgspec.ValidationError, msgspec.DecodeError) as error:
             raise self._bad(str(error)) from None
         if len(self._positional) == len(self._names):
-            return tuple(getattr(struct, name) for name in self._names), {}
+            return _values(struct), {}
         by_name = {name: getattr(struct, name) for name in self._names[len(self._positional) :]}
         return tuple(getattr(struct, name) for name in self._positional), by_name
 

@@ -11,6 +11,7 @@ This module must not know which engine it works on, nor the command line.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 from collections.abc import Callable, Mapping
@@ -47,7 +48,14 @@ class Engine(Protocol):
 
     def transact(self, invocation: Invocation, *, start: RunStart | None = None, linger: bool = False) -> tuple[Ran, Any]: ...
     def note(
-        self, invocation: Invocation, outcome: Outcome, began_us: int, elapsed_us: int, *, start: RunStart | None = None, linger: bool = False
+        self,
+        invocation: Invocation,
+        outcome: Outcome,
+        began_us: int,
+        elapsed_us: int,
+        *,
+        start: RunStart | None = None,
+        linger: bool = False,
     ) -> Any: ...
     def begin_run(self, start: RunStart) -> bool: ...
     def end_run(self, end: RunEnd, start: RunStart | None = None, lingering: Any = None) -> None: ...
@@ -66,9 +74,7 @@ class _Progress:
     """What is still to be written of one run."""
 
     run: RunStart
-    #: The run's start, until something is written that it can ride with.
-    start: RunStart | None
-    #: The start is durable.
+    #: The run's start has been written. Until that is known it rides with whatever is written: a job may be lost, with its start.
     begun: bool
     #: Read-only transactions so far, and up to which of them the records are durable: they ride with what is written next.
     reads: int = 0
@@ -77,11 +83,10 @@ class _Progress:
     lingering: Any = None
     lock: threading.Lock = dataclasses.field(default_factory=threading.Lock)
 
-    def take_start(self) -> RunStart | None:
-        """The start, to the first who asks."""
-        with self.lock:
-            start, self.start = self.start, None
-            return start
+    @property
+    def start(self) -> RunStart | None:
+        """The start, as long as it is to be written."""
+        return None if self.begun else self.run
 
     def wrote(self, reads: int) -> None:
         """Something was made durable that was written after so many reads."""
@@ -135,18 +140,22 @@ class Executor:
         scope = WorkflowScope(start.run, start.function, self, records, start.began_us)
         scope.resumed = recorded is not None
         scope.cancelled = cancelled or scope.cancelled
-        progress = _Progress(run=start, start=None if begun else start, begun=begun)
+        progress = _Progress(run=start, begun=begun)
         self._scopes[start.run] = (scope, progress)
         if self._interrupted or start.run in self._cancelled:
             scope.cancelled.set()
         try:
             return self._outcome(scope, progress, start)
         except Cancelled:
-            if start.run in self._cancelled and progress.start is not None:
-                self._put_aside(start, progress, RunState.CANCELLED, "cancelled")
+            if start.run in self._cancelled and not progress.begun:
+                self._put_aside(progress, RunState.CANCELLED, "cancelled")
+            self._rest(progress)
             raise RunCancelled(run=start.run) from None
         except (CodeChanged, UnknownFunction) as fault:
-            self._put_aside(start, progress, RunState.STOPPED, str(fault))
+            self._put_aside(progress, RunState.STOPPED, str(fault))
+            raise
+        except BaseException:
+            self._rest(progress)
             raise
         finally:
             del self._scopes[start.run]
@@ -202,7 +211,9 @@ class Executor:
         try:
             self._catch_up(progress)
             return self._carriers[invocation.function.kind](scope, progress, invocation)
-        except EngineFault as fault:
+        except MisplacedCall:
+            raise
+        except Exception as fault:  # what a body raises comes back as an outcome; this was the platform
             scope.fault = fault
             raise
 
@@ -248,7 +259,7 @@ class Executor:
         state = RunState.COMMITTED if outcome.committed else RunState.ABORTED
         ended_us = self._clock.now_us()
         end = RunEnd(run=start.run, state=state, outcome=outcome, reason=reason, ended_us=ended_us)
-        self._engine.end_run(end, progress.take_start(), progress.lingering)
+        self._engine.end_run(end, progress.start, progress.lingering)
         return Ran(outcome=outcome, error=error, ended_us=ended_us)
 
     def _body(self, scope: WorkflowScope, start: RunStart) -> Any:
@@ -261,9 +272,16 @@ class Executor:
         finally:
             leave(token)
 
-    def _put_aside(self, start: RunStart, progress: _Progress, state: RunState, reason: str) -> None:
-        end = RunEnd(run=start.run, state=state, ended_us=None, reason=reason)
-        self._engine.end_run(end, progress.take_start())
+    def _rest(self, progress: _Progress) -> None:
+        """A run stops without an outcome: make durable what it did, so that whoever goes on with it at once finds all of it."""
+        if progress.begun:
+            with contextlib.suppress(EngineFault):
+                self._engine.begin_run(progress.run)
+
+    def _put_aside(self, progress: _Progress, state: RunState, reason: str) -> None:
+        if not progress.begun:
+            self._begin(progress)
+        self._engine.end_run(RunEnd(run=progress.run.run, state=state, ended_us=None, reason=reason))
 
     # --- one call ------------------------------------------------------------------------------------------------------------
 
@@ -274,13 +292,13 @@ class Executor:
     def _transact(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
         linger = self._foreseen(scope, invocation)
         reads = progress.reads
-        ran, job = self._engine.transact(invocation, start=progress.take_start(), linger=linger)
+        ran, job = self._engine.transact(invocation, start=progress.start, linger=linger)
         if job is None:
             progress.read()
-        elif linger:
+            return ran
+        progress.wrote(reads)
+        if linger:
             progress.lingering = job
-        else:
-            progress.wrote(reads)
         return ran
 
     def _step(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation) -> Answer:
@@ -300,14 +318,13 @@ class Executor:
     def _begin(self, progress: _Progress) -> None:
         """Make durable that the run has begun, and all that it has read."""
         reads = progress.reads
-        progress.take_start()
         self._engine.begin_run(progress.run)
         progress.wrote(reads)
 
     def _sleep(self, scope: WorkflowScope, progress: _Progress, invocation: Invocation, began_us: int) -> Answer:
         (until_us,), _ = SLEEP.schema.decode_arguments(invocation.arguments)
         reads = progress.reads
-        self._engine.note(invocation, Outcome(value="null"), began_us, until_us - began_us, start=progress.take_start())
+        self._engine.note(invocation, Outcome(value="null"), began_us, until_us - began_us, start=progress.start)
         progress.wrote(reads)
         return self.wait_out(scope, until_us)
 

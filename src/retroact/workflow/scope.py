@@ -168,8 +168,8 @@ class WorkflowScope:
     def invocation(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Invocation:
         """Number a call. Raises BadArguments."""
         arguments = callee.schema.encode_arguments(args, kwargs)
-        callee.schema.decode_arguments(arguments)
-        return Invocation(run=self.run, step=self._number(), function=callee, arguments=arguments)
+        bound = callee.schema.decode_arguments(arguments)
+        return Invocation(run=self.run, step=self._number(), function=callee, arguments=arguments, bound=bound)
 
     def perform(self, invocation: Invocation) -> Any:
         """The result of a numbered call, from the record or by carrying it out; raises its failure."""

@@ -48,7 +48,7 @@ class StepScope:
         self._clock = clock
         self._random = random.Random(invocation.seed)
 
-    def call(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def call(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002 - as every scope takes
         """A step calls no function of the platform. Raises MisplacedCall."""
         raise MisplacedCall(
             inner=callee.name,

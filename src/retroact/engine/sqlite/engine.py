@@ -195,7 +195,9 @@ class SqliteEngine:
 
     def _recorded(self, invocation: Invocation) -> Ran:
         found = self.trace.outcome(invocation.run, invocation.step)
-        assert found is not None, "the guard refused a record that is not there"
+        if found is None:
+            workflow = self.trace.run(invocation.run).function
+            raise WrongFunction(run=invocation.run, recorded=workflow, asked=invocation.function.name)
         name, outcome = found
         if name != invocation.function.name:
             raise WrongFunction(run=invocation.run, recorded=name, asked=invocation.function.name)

@@ -8,14 +8,15 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 from importlib import resources
-from typing import Any, cast
+from typing import Any
 
 import apsw
 
 
 def fetch(database: apsw.Connection, sql: str, parameters: tuple[Any, ...] | Mapping[str, Any] = ()) -> list[tuple[Any, ...]]:
     """The rows of a statement of ours, whose types we know better than the driver."""
-    return cast("list[tuple[Any, ...]]", database.execute(sql, parameters).fetchall())
+    rows: list[Any] = database.execute(sql, parameters).fetchall()
+    return rows
 
 
 @functools.cache

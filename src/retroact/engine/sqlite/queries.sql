@@ -5,6 +5,11 @@
 insert into retroact_record (version, run, step, attempt, function, arguments, snapshot, began_us, elapsed_us, value, failure, statements, changes, chain)
 values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 
+-- name: insert_record_alone
+-- the same for a transaction that is run alone under an id that its caller chose: it must not be that of a workflow
+insert into retroact_record (version, run, step, attempt, function, arguments, snapshot, began_us, elapsed_us, value, failure, statements, changes, chain)
+select ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14 where not exists (select 1 from retroact_run where run = ?2)
+
 -- name: insert_run
 -- a workflow begins; does nothing when it has begun already
 insert into retroact_run (run, function, arguments, state, value, failure, began_us, ended_us, parent, parent_step)

@@ -22,7 +22,7 @@ from retroact.engine.sqlite.relation import Relation, Relations, encode_changes
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.codec import chain, encode_cell, encode_json
-from retroact.trace.record import Cell, Outcome, RunState, Version
+from retroact.trace.record import ALONE, Cell, Outcome, RunState, Version
 
 AnyFunction = Function[..., Any]
 
@@ -45,6 +45,8 @@ class Recorder:
     def __init__(self, database: apsw.Connection) -> None:
         self._database = database
         self._sql = queries()
+        self._insert_record = self._sql["insert_record"]
+        self._insert_alone = self._sql["insert_record_alone"]
         self._codes: dict[AnyFunction, str | None] = {}
         self.reload()
 
@@ -112,7 +114,12 @@ class Recorder:
             changes,
         )
         link = chain(self._chain, row)
-        self._database.execute(self._sql["insert_record"], (*row, link))
+        if invocation.step == ALONE and not invocation.fresh:
+            self._database.execute(self._insert_alone, (*row, link))
+            if self._database.changes() == 0:
+                raise apsw.ConstraintError("the run id is that of a workflow")
+        else:
+            self._database.execute(self._insert_record, (*row, link))
         # Only now: had the guard refused the record, the caller would roll these back with the rest.
         if self.shapes.fresh or self.relations.fresh:
             self._store_fresh()

@@ -163,18 +163,24 @@ class Writer:
         if leads:
             self._hand_over()
 
+    def _first_in_line(self) -> Job[Any] | None:
+        """The first caller that waits; what was posted waits for nobody."""
+        if not self._queue or self._queue[0].gate is not None:
+            return self._queue[0] if self._queue else None
+        return next((job for job in tuple(self._queue) if job.gate is not None), None)
+
     def _hand_over(self) -> None:
         """Give the lead to the first caller in line, or lay it down."""
         while True:
             with self._line:
-                heir = next((job for job in tuple(self._queue) if job.gate is not None), None)
+                heir = self._first_in_line()
                 if heir is not None and heir.gate is not None:
                     heir.leads = True
                     heir.gate.release()
                     return
             self._lead_lock.release()
             # A caller may have queued up just before the release; somebody has to take it.
-            if all(job.gate is None for job in tuple(self._queue)) or not self._lead_lock.acquire(blocking=False):
+            if self._first_in_line() is None or not self._lead_lock.acquire(blocking=False):
                 return
 
     def _lead(self, own: Job[Any] | None, *, linger: bool = False) -> None:
