@@ -127,9 +127,8 @@ def _runs(found: _Findings, path: Path, *, living: bool) -> None:
         waiting = trace.open_runs()
     for run in waiting:
         if run.state is RunState.STOPPED:
-            found.problems.append(
-                f"Run {run.run} of {run.function} is stopped: {(run.reason or 'no reason is told').rstrip('.')}. Then `retroact resume {run.run}`."
-            )
+            why = (run.reason or "no reason is told").rstrip(".")
+            found.problems.append(f"Run {run.run} of {run.function} is stopped: {why}. Then `retroact resume {run.run}`.")
     interrupted = sum(run.state is RunState.RUNNING and run.parent is None for run in waiting)
     if interrupted and not living:
         found.problems.append(f"{count(interrupted, 'run')} interrupted, and no process is going on with them: `retroact recover` does.")

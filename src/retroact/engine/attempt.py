@@ -42,6 +42,7 @@ def execute(invocation: Invocation, connection: Any, scope: Scope, describe: Cal
     except Exception as error:  # noqa: BLE001 - whatever a body raises is its outcome
         return Executed(Outcome(failure=describe(error)), error)
     finally:
+        connection.end()
         guard.disarm()
         leave(token)
 

@@ -73,7 +73,7 @@ def begin_again(conn: SqliteConnection, **options: Any) -> None:
         ("create table strict (a unique on conflict rollback)", "ROLLBACK"),
         ("create trigger t after insert on account begin select raise(rollback, 'no'); end", "ROLLBACK"),
         ("selec 1", "syntax error"),
-        ("select * from nothing", "no such table"),
+        ("select * from missing", "no such table"),
     ],
 )
 def test_what_a_body_may_not_run(conn: SqliteConnection, sql: str, problem: str) -> None:

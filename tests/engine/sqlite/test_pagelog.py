@@ -57,7 +57,7 @@ def test_the_widest_patches(tmp_path: Path) -> None:
         image = bytearray(old)
         apply_patch(image, encode_patch(old, new))
         assert image == new
-        assert encode_patch(old, old) == b"\0\0"
+        assert not any(encode_patch(old, old))
 
 
 @pytest.mark.parametrize("batch", [1, 40])

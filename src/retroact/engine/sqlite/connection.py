@@ -88,7 +88,6 @@ class SqliteConnection:
         #: The error by which SQLite rolled the whole transaction back, if it did.
         self.lost: apsw.Error | None = None
         install(database, self.moment)
-        database.preupdate_hook(self._note_row)
 
     def begin(self, function: str, now_us: int, seed: str, *, read_only: bool = False) -> None:
         """Start the notes of another invocation."""
@@ -99,6 +98,7 @@ class SqliteConnection:
         self.row_notes = []
         self.schema_changed = False
         self.lost = None
+        self.database.preupdate_hook(self._note_row)
 
     def finish(self) -> None:
         """The body has ended. Raises apsw.ConstraintError for what would keep the transaction from being committed, and the error
@@ -107,6 +107,10 @@ class SqliteConnection:
             raise self.lost
         if self.row_notes and self.database.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise apsw.ConstraintError("FOREIGN KEY constraint failed")
+
+    def end(self) -> None:
+        """What is written from here on is not the body's."""
+        self.database.preupdate_hook(None)
 
     def describe(self, error: Exception) -> Failure:
         """The failure of the body, with the statement that the database refused if it was that."""
@@ -230,8 +234,7 @@ class SqliteConnection:
         return BadStatement(function=self.function, statement=len(self.notes) + 1, problem=problem, sql=sql)
 
     def _note_row(self, change: apsw.PreUpdate) -> None:
-        table = change.table_name
-        if table.startswith("retroact_") or change.database_name != "main":
+        if change.database_name != "main":
             return
         verb = change.op
         try:
@@ -241,7 +244,7 @@ class SqliteConnection:
             # A table with VIRTUAL generated columns: SQLite does not show its rows here. The state after is opened, not rebuilt.
             self.schema_changed = True
             return
-        self.row_notes.append((table, _VERBS[verb], change.rowid, change.rowid_new, before, after))
+        self.row_notes.append((change.table_name, _VERBS[verb], change.rowid, change.rowid_new, before, after))
 
 
 def _shown(value: Cell) -> Cell:

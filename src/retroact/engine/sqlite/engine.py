@@ -26,6 +26,7 @@ from retroact.engine.attempt import Executed, execute, transaction_scope
 from retroact.engine.clock import Clock, monotonic
 from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
 from retroact.engine.guard import guard
+from retroact.engine.sqlite.checkpointer import Checkpointer
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection
 from retroact.engine.sqlite.database import check_file, create_trace, open_reader, open_writer
 from retroact.engine.sqlite.historian import Historian
@@ -55,6 +56,7 @@ class SqliteEngine:
         try:
             self._database = open_writer(path)
             self.historian = Historian(path, self._database) if recording else None
+            self._checkpointer = Checkpointer(self._database, path, self._before_copy)
             create_trace(self._database)
             self._recorder = Recorder(self._database)
             self._connection = SqliteConnection(self._database, self._recorder.shapes)
@@ -64,7 +66,7 @@ class SqliteEngine:
             raise
         self._readers: collections.deque[SqliteConnection] = collections.deque()
         self._last_version = queries()["last_version"]
-        self._writer = Writer(self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._maintain)
+        self._writer = Writer(self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._checkpointer.maintain)
         guard.install()
 
     @property
@@ -181,15 +183,15 @@ class SqliteEngine:
 
     def _committed(self) -> None:
         if self.historian is not None:
-            self.historian.committed(self._recorder.version, self.clock.now_us())
+            self.historian.committed(self._checkpointer.frames, self._recorder.version, self.clock.now_us())
 
     def _lost(self) -> None:
         self._recorder.reload()
         self._connection.shapes = self._recorder.shapes
 
-    def _maintain(self) -> None:
+    def _before_copy(self) -> None:
         if self.historian is not None:
-            self.historian.maintain()
+            self.historian.store()
 
     # --- beside the writer -----------------------------------------------------------------------------------------------
 

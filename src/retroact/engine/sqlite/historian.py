@@ -1,7 +1,7 @@
 """Keeps the page log up with the database: a thread that takes over each commit from the WAL, some milliseconds behind the writer.
 
 Invariants:
-  * Nothing is checkpointed before it is in the page log: `checkpoint` stores what is left first, and is called between two groups.
+  * Nothing is checkpointed before it is in the page log: whoever copies the WAL into the database calls `store` first.
   * What the thread has not stored when the process dies stands in the WAL, and is taken over when the database is opened again.
 
 This module must not know what a record is: to it a version is a number that the writer says after each commit.
@@ -22,10 +22,8 @@ from retroact.engine.sqlite.timetravel import TimeTravel
 from retroact.errors import RetroactError
 
 #: How far the page log may lag behind (seconds, frames).
-LAG_SECONDS = 0.25
-LAG_FRAMES = 2000
-#: Frames in the WAL after which it is copied into the database and begun again.
-CHECKPOINT_FRAMES = 4000
+LAG_SECONDS = 0.5
+LAG_FRAMES = 2500
 
 
 class Historian:
@@ -40,7 +38,6 @@ class Historian:
         self._wal_path = path.with_name(path.name + "-wal")
         self._log = PageLogWriter(path)
         self._log.catch_up(self._wal_path, self._version_at)
-        self._frames = 0
         self._stored = 0
         self._notes: list[tuple[int, int, int]] = []
         self._version = self._log.last_commit.version
@@ -48,27 +45,18 @@ class Historian:
         self._stop = threading.Event()
         self._behind = threading.Event()
         self._far_behind = threading.Event()
-        database.set_wal_hook(self._grown)
         self._thread = threading.Thread(target=self._follow, name="retroact-historian", daemon=True)
         self._thread.start()
 
-    def committed(self, version: int, now_us: int) -> None:
-        """The writer has committed; `version` is the newest that it holds. Cheap: the work is done elsewhere."""
-        self._notes.append((self._frames, version, now_us))
+    def committed(self, frames: int, version: int, now_us: int) -> None:
+        """The writer has committed: the WAL has so many frames now, the newest version is this one. Cheap: the work is done elsewhere."""
+        if frames < self._stored:
+            self._stored = 0
+        self._notes.append((frames, version, now_us))
         if not self._behind.is_set():
             self._behind.set()
-        if self._frames - self._stored > LAG_FRAMES and not self._far_behind.is_set():
+        if frames - self._stored > LAG_FRAMES and not self._far_behind.is_set():
             self._far_behind.set()
-
-    def maintain(self) -> None:
-        """Between two groups: when the WAL is long, store the rest of it, copy it into the database, and let it begin again."""
-        if self._frames >= CHECKPOINT_FRAMES:
-            try:
-                self.store()
-                self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            except (apsw.Error, OSError, RetroactError, ValueError) as error:
-                self.trouble = error
-            self._frames = self._stored = 0
 
     def store(self) -> None:
         """Take over every commit noted so far; when this returns it is durable in the page log."""
@@ -95,10 +83,6 @@ class Historian:
         self._log.note_closed()
         self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._log.close()
-
-    def _grown(self, _database: apsw.Connection, _name: str, frames: int) -> int:
-        self._frames = frames
-        return apsw.SQLITE_OK
 
     def _take_over(self, notes: list[tuple[int, int, int]]) -> None:
         known = {frame: (version, now_us) for frame, version, now_us in notes}

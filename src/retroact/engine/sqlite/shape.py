@@ -106,7 +106,8 @@ class _Anything(dict[str, None]):
     """Stands in for the parameters while a statement is only prepared."""
 
     def __missing__(self, name: str) -> None:
-        return None
+        if name.isdecimal():  # ?1
+            raise apsw.BindingsError(name)
 
 
 @dataclasses.dataclass(slots=True)
