@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shlex
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from retroact.function.code import load_path
 def test_a_result_is_json_and_the_run_id_is_told(retroact: Retroact, project: Path) -> None:
     answer = retroact("run", "update", '{"item": "apple"}', "--run", "mine", at=project)
     assert (answer.code, answer.out) == (0, "null\n")  # what the body prints is not in the answer
-    assert answer.err.splitlines()[:2] == ["run mine", "a body that prints"] or "run mine" in answer.err
+    assert {"run mine", "a body that prints"} <= set(answer.err.splitlines())
     assert "1 run was interrupted" in answer.err
 
 
@@ -125,8 +126,6 @@ def test_no_database_is_made_by_looking_for_one(retroact: Retroact, tmp_path: Pa
 
 
 def test_init_writes_a_project_whose_commands_work(retroact: Retroact, tmp_path: Path) -> None:
-    import shlex
-
     answer = retroact("init", "new", at=tmp_path)
     assert answer.code == 0
     commands = [shlex.split(line) for line in answer.out.splitlines() if line.startswith("  retroact ")]

@@ -345,7 +345,6 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing(
     unload(shop)
 
 
-@pytest.mark.xfail(reason="closing after commits that wrote no page: the historian finds no WAL", strict=False)
 def test_a_database_with_nothing_to_recover_is_opened_and_closed(tmp_path: Path) -> None:
     with opened(tmp_path, two) as app:
         app.run(two, "a")

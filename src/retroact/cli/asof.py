@@ -70,6 +70,8 @@ def _query(branch: Branch, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Only reading: what is written on a branch is lost, and to pretend otherwise would mislead. Raises BadStatement."""
     if not sql.strip():
         raise BadRequest(problem="the SQL is empty", remedy="Give a query: retroact asof 12 'select * from inventory'")
+    if opening.statements_in(sql) > 1:
+        raise BadRequest(problem="there is more than one statement", remedy="Ask one query at a time")
     branch.query("pragma query_only = on")
     try:
         return branch.query(sql)

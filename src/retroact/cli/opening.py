@@ -123,3 +123,10 @@ def trace_size(database: Path) -> tuple[int, int]:
     records = ask(database, "select count(*) from retroact_record")[0][0]
     size = ask(database, "select sum(pgsize) from dbstat where name in ('retroact_record', 'retroact_record_guard')")[0][0]
     return records, size or 0
+
+
+def statements_in(sql: str) -> int:
+    """How many statements a text holds; a remark after the last is none."""
+    from retroact.engine.sqlite.database import split
+
+    return sum(any(line.strip() and not line.strip().startswith("--") for line in part.splitlines()) for part in split(sql))

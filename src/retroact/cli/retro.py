@@ -102,7 +102,8 @@ def _draw(records: Sequence[Record], difference: Difference) -> None:
 
 def _show(difference: Difference) -> None:
     _show_runs(difference.runs)
-    _show_calls([event for event in difference.events if event.new or event.removed])
+    place = {run: number for number, run in enumerate(dict.fromkeys(event.run for event in difference.events))}
+    _show_calls(sorted((event for event in difference.events if event.new or event.removed), key=lambda event: place[event.run]))
     _show_rows(difference.rows)
     _show_invariants(difference)
     verdict = paint("clean", "green") if difference.clean else paint("not clean", "red")

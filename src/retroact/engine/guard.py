@@ -98,7 +98,7 @@ class Guard:
 def _is_import(event: str, arguments: tuple[Any, ...]) -> bool:
     """Whether it is Python that reads a module, or keeps what it compiled."""
     if event not in ("open", "os.mkdir", "os.rename") or not isinstance(arguments[0], str | bytes):
-        return False
+        return event == "open" and isinstance(arguments[0], int)  # a descriptor that is open already
     path = os.fsdecode(arguments[0])
     if event == "open" and not _writes(arguments):
         return path.endswith(_SOURCE_SUFFIXES)

@@ -358,7 +358,8 @@ def test_closing_lets_the_file_go_even_when_the_disk_is_full(tmp_path: Path) -> 
     with App(path, body) as again:
         assert again.run(body.increment, "a") == 2
     history = History(path)
-    assert history.at(3).query("select n from counter where name = 'a'")[1] == [(1,)] or history.trace.last_version() < 3
+    for version, n in ((2, 1), (3, 2)):
+        assert history.at(version).query("select n from counter where name = 'a'")[1] == [(n,)]
     history.close()
 
 

@@ -371,6 +371,26 @@ def test_what_is_posted_is_done_without_anybody_waiting(bench: Bench) -> None:
     assert bench.held() == [1]
 
 
+def test_those_who_post_do_not_crowd_out_those_who_wait(bench: Bench) -> None:
+    """Readers post their records and go on at once; three of them are faster than the writer. Then they wait for it."""
+    stop = threading.Event()
+    crowd = Crowd(bench)
+    longest = 0
+
+    def post() -> None:
+        while not stop.is_set():
+            bench.writer.post(lambda: bench.add(0), "posted")
+
+    for _ in range(4):
+        crowd.call(post)
+    for n in range(20):
+        bench.submit(n)
+        longest = max(longest, len(bench.writer._queue))
+    stop.set()
+    crowd.release()
+    assert longest <= module.GROUP_JOBS + 5
+
+
 def test_closing_settles_and_takes_no_more(tmp_path: Path) -> None:
     bench = Bench(tmp_path / "closing.db")
     bench.submit(1, linger=True)

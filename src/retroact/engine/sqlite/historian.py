@@ -50,6 +50,8 @@ class Historian:
 
     def committed(self, frames: int, version: int, now_us: int) -> None:
         """The writer has committed: the WAL has so many frames now, the newest version is this one. Cheap: the work is done elsewhere."""
+        if frames == 0:
+            return  # the commit wrote nothing, and the WAL has not been begun again
         if frames < self._stored:
             self._stored = 0
         self._notes.append((frames, version, now_us))

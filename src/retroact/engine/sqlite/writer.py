@@ -108,11 +108,15 @@ class Writer:
         return job
 
     def post(self, work: Callable[[], Any], name: str) -> None:
-        """Execute `work` with the next group, or within a few milliseconds. Nobody waits for it."""
+        """Execute `work` with the next group, or within a few milliseconds. Nobody waits for it, unless so much is posted already
+        that it would keep those waiting who submit: then whoever posts waits like them."""
         if self._closed:
             raise Closed(path=self.path)
-        self._queue.append(Job(work, name))
-        self._call_tender.set()
+        if len(self._queue) < GROUP_JOBS:
+            self._queue.append(Job(work, name))
+            self._call_tender.set()
+        else:
+            self._enter(Job(work, name))
 
     def cut(self) -> None:
         """Called by a job: commit right after it, so that the state it leaves is one that a commit left."""
