@@ -8,7 +8,6 @@ It must not know the command line.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextlib
 import functools
@@ -35,7 +34,7 @@ from retroact.errors import (
     WrongFunction,
 )
 from retroact.function.code import Code, capture, load_path
-from retroact.function.context import current_scope
+from retroact.function.context import awaited, current_scope
 from retroact.function.declare import Function
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
@@ -77,7 +76,7 @@ class Handle(Generic[R]):
         self._cancel(self.run)
 
     def __await__(self) -> Generator[Any, None, R]:
-        return asyncio.wrap_future(self._future).__await__()
+        return awaited(self._future)
 
     def __repr__(self) -> str:
         return f"<run {self.run}>"

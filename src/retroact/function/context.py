@@ -8,6 +8,7 @@ This module must not know who implements a scope, nor any engine; it holds no st
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import contextvars
 import datetime
@@ -165,6 +166,13 @@ def gather(calls: Iterable[Pending[T]] | Pending[T], *more: Pending[T]) -> list[
     if failure is not None:
         raise failure
     return results
+
+
+def awaited(future: concurrent.futures.Future[T]) -> Generator[Any, None, T]:
+    """Await a future of another thread in the event loop of this one."""
+    import asyncio  # noqa: PLC0415 - only async programs pay for it
+
+    return (yield from asyncio.wrap_future(future).__await__())
 
 
 async def gather_async(*calls: Awaitable[T]) -> list[T]:

@@ -11,16 +11,16 @@ This module must not know what is decided, nor what a branch is.
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import random
 import threading
+import types
 from collections.abc import Callable, Generator
 from typing import Any, cast
 
 from retroact.engine.contract import Invocation
 from retroact.errors import BadDeclaration
-from retroact.function.context import enter, leave
+from retroact.function.context import awaited, enter, leave
 from retroact.function.declare import Function
 from retroact.function.kind import Kind
 from retroact.function.registry import Registry
@@ -53,7 +53,7 @@ class Call:
         return self.future.result()
 
     def __await__(self) -> Generator[Any, None, Any]:
-        return asyncio.wrap_future(self.future).__await__()
+        return awaited(self.future)
 
     def resolve(self, value: Any, ended_us: int = 0) -> None:
         """Give the call its result, and the time at which it ended."""
@@ -214,20 +214,30 @@ class Player:
         token = enter(cast("Any", self.scope))
         try:
             if self.function.is_async:
+                import asyncio  # noqa: PLC0415 - see workflow/loop.py
+
                 return asyncio.run(self._async_body(args, kwargs))
             return self.function.body(*args, **kwargs)
         finally:
             leave(token)
 
     async def _async_body(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        import asyncio  # noqa: PLC0415 - see workflow/loop.py
+
         body = asyncio.ensure_future(self.function.body(*args, **kwargs))
         while not body.done():
             made = self.scope.calls
             for _ in range(_IDLE_CYCLES):
-                await asyncio.sleep(0)
+                await _cycle()
             if not body.done() and made == self.scope.calls and self.pending:
                 self.wait()
         return body.result()
+
+
+@types.coroutine
+def _cycle() -> Generator[None, None, None]:
+    """Let the event loop do what is ready, once."""
+    yield
 
 
 class Stage:

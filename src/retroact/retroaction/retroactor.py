@@ -205,7 +205,7 @@ class _Play:
     def _serve(self, record: Record, slots: _Slots) -> None:
         """A slot has come: let its run have its turn."""
         slots.waiting.popleft()
-        used = False
+        used = kept = False
         while True:
             call = self._next_call(record, slots, used=used)
             if call is None:
@@ -213,8 +213,9 @@ class _Play:
             matched = not used and call.invocation.function.name == record.function
             replaces = not used and not matched and record.function not in self._changed
             used = used or matched or replaces
+            kept = kept or matched
             self._grant(call, record, record if matched else None)
-        if not used:
+        if not kept:
             self._events.append(_removed(record))
 
     def _next_call(self, record: Record, slots: _Slots, *, used: bool) -> Call | None:

@@ -14,9 +14,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import ModuleType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from retroact.engine.clock import Clock
 from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
@@ -29,7 +29,10 @@ from retroact.trace.failure import describe, revive
 from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, RunState, StepNumber
 from retroact.workflow.compensation import compensate
 from retroact.workflow.scope import SLEEP_NAME, Answer, Cancelled, WorkflowScope
-from retroact.workflow.step import Loop, StepRunner
+from retroact.workflow.step import StepRunner
+
+if TYPE_CHECKING:
+    from retroact.workflow.loop import Loop
 
 AnyFunction = Function[..., Any]
 
@@ -113,8 +116,9 @@ class Executor:
         self._clock = clock
         self._registry = registry
         self._modules = modules
-        self._loop = Loop()
-        self._steps = StepRunner(clock, self._loop.run)
+        self._loop: Loop | None = None
+        self._loop_lock = threading.Lock()
+        self._steps = StepRunner(clock, self._run_async)
         self._scopes: dict[RunId, tuple[WorkflowScope, _Progress]] = {}
         #: Runs that are to stop at their next call, also those that are yet to begin.
         self._cancelled: set[RunId] = set()
@@ -199,7 +203,8 @@ class Executor:
 
     def close(self) -> None:
         """Let the event loop go."""
-        self._loop.close()
+        if self._loop is not None:
+            self._loop.close()
 
     # --- the Carrier that scopes ask ---------------------------------------------------------------------------------------
 
@@ -236,6 +241,15 @@ class Executor:
         until = known or SLEEP.schema.encode_arguments((self._clock.now_us() + int(seconds * 1e6),), {})
         return Invocation(run=scope.run, step=step, function=SLEEP, arguments=until)
 
+    def _run_async(self, coroutine: Coroutine[Any, Any, Any], timeout: float | None = None) -> Any:
+        """Run a coroutine to its end. Raises TimeoutError after `timeout` seconds."""
+        from retroact.workflow.loop import Loop  # noqa: PLC0415 - programs without `async def` do not pay for asyncio
+
+        with self._loop_lock:
+            if self._loop is None:
+                self._loop = Loop()
+        return self._loop.run(coroutine, timeout)
+
     # --- one run -------------------------------------------------------------------------------------------------------------
 
     def _outcome(self, scope: WorkflowScope, progress: _Progress, start: RunStart) -> Ran:
@@ -265,7 +279,7 @@ class Executor:
     def _body(self, scope: WorkflowScope, start: RunStart) -> Any:
         args, kwargs = start.function.schema.decode_arguments(start.arguments)
         if start.function.is_async:
-            return self._loop.run(_entered(scope, start.function, args, kwargs))
+            return self._run_async(_entered(scope, start.function, args, kwargs))
         token = enter(scope)
         try:
             return start.function.body(*args, **kwargs)

@@ -12,16 +12,17 @@ This module must not know how a call is carried out (`executor.py`), nor any dat
 
 from __future__ import annotations
 
-import asyncio
 import concurrent.futures
 import contextvars
 import random
+import sys
 import threading
 from collections.abc import Callable, Generator, Mapping
 from typing import Any, Protocol
 
 from retroact.engine.contract import Invocation
 from retroact.errors import CodeChanged, MisplacedCall, UnknownFunction
+from retroact.function.context import awaited
 from retroact.function.declare import Function
 from retroact.trace.record import Outcome, Record, RunId, StepNumber
 
@@ -86,7 +87,7 @@ class Started:
 
     def result(self) -> Any:
         """Wait for the call and return its result; raises what it raised, and MisplacedCall inside an event loop."""
-        if not self._future.done() and asyncio._get_running_loop() is not None:  # noqa: SLF001 - a documented name
+        if not self._future.done() and _in_event_loop():
             raise MisplacedCall(
                 inner=self._name,
                 inner_kind="waiting for a call",
@@ -104,7 +105,7 @@ class Started:
 
     def __await__(self) -> Generator[Any, None, Any]:
         try:
-            return (yield from asyncio.wrap_future(self._future).__await__())
+            return (yield from awaited(self._future))
         finally:
             self._given()
 
@@ -265,6 +266,12 @@ class Recorded:
     def __init__(self, record: Record) -> None:
         self.outcome = record.outcome
         self.ended_us = record.began_us + record.elapsed_us
+
+
+def _in_event_loop() -> bool:
+    """Whether this thread is running an event loop: asks asyncio only if somebody has loaded it."""
+    asyncio = sys.modules.get("asyncio")
+    return asyncio is not None and asyncio._get_running_loop() is not None  # noqa: SLF001 - a documented name
 
 
 def _shown(function: str, arguments: str) -> str:

@@ -120,6 +120,28 @@ def test_readers_see_only_what_a_commit_left(app: App) -> None:
         assert [b for _, b, _ in mine] == sorted(b for _, b, _ in mine)
 
 
+def test_what_a_workflow_saw_is_durable_before_it_goes_on(tmp_path: Path) -> None:
+    """It read, then acted on the outside world, then was killed. Had the record of what it read been lost, it would read again,
+    see something else, and act on that."""
+    from retroact import step, workflow
+
+    path = tmp_path / "test.db"
+
+    @step
+    def act() -> list[Any]:
+        return rows(path, "select f.name from retroact_record r join retroact_function f on f.id = r.function where r.run = 'acts'")
+
+    @workflow
+    def acts() -> list[Any]:
+        body.increment("a")
+        body.total()
+        return act()
+
+    with App(path, body, [act, acts]) as app:
+        app.run(body.create)
+        assert app.run(acts, run="acts") == [["increment"], ["total"]]
+
+
 # --- what a body may not do ------------------------------------------------------------------------------------------------
 
 

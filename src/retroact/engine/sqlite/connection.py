@@ -139,13 +139,11 @@ class SqliteConnection:
         return found[0][0] if found else None
 
     def _run(self, sql: str, parameters: Mapping[str, Cell]) -> tuple[Shape, list[Any]]:
+        shape = self.shapes.known.get(sql) or self._learn(sql)
+        if not _CELLS.issuperset(map(type, parameters.values())):
+            parameters = self._plain(sql, parameters)
         if self.lost is not None:
             raise self.lost
-        shape = self.shapes.known.get(sql) or self._learn(sql)
-        for value in parameters.values():
-            if type(value) not in _CELLS:
-                parameters = self._plain(sql, parameters)
-                break
         if self.read_only and shape.writes:
             raise ReadOnlyTransaction(function=self.function, sql=sql)
         if self.observer is not None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
 from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.record import Outcome, Version
+from retroact.trace.record import ALONE, Outcome, Version
 
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
 
@@ -84,7 +84,7 @@ class SqliteEngine:
         With `linger` it may not be durable yet: the job says whether it was lost (see `writer.py`).
         """
         if invocation.function.options.read_only and start is None:
-            return self._read(invocation), None
+            return self._read(invocation, linger=linger)
         job = self._writer.submit(lambda: self._attempt(invocation, start), invocation.function.name, linger=linger)
         return job.result() or self._recorded(invocation), job
 
@@ -153,8 +153,7 @@ class SqliteEngine:
         try:
             connection.begin(invocation.function.name, began_us, invocation.seed, read_only=invocation.function.options.read_only)
             executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
-            if database.get_autocommit():
-                raise connection.lost or apsw.AbortError("the transaction was rolled back by one of its statements")
+            self._still_open()
             committed = executed.error is None
             if not committed:
                 database.execute("rollback to attempt")
@@ -181,6 +180,11 @@ class SqliteEngine:
             raise
         return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us)
 
+    def _still_open(self) -> None:
+        """Raises the error by which SQLite has rolled back the whole group."""
+        if self._database.get_autocommit():
+            raise self._connection.lost or apsw.AbortError("a statement has rolled back the transaction")
+
     def _committed(self) -> None:
         if self.historian is not None:
             self.historian.committed(self._checkpointer.frames, self._recorder.version, self.clock.now_us())
@@ -205,10 +209,11 @@ class SqliteEngine:
             raise WrongFunction(run=invocation.run, recorded=name, asked=invocation.function.name)
         return Ran(outcome=outcome)
 
-    def _read(self, invocation: Invocation) -> Ran:
-        """Run a read-only transaction on a snapshot of its own; its record rides with the next group."""
+    def _read(self, invocation: Invocation, *, linger: bool) -> tuple[Ran, Job[Any] | None]:
+        """Run a read-only transaction on a snapshot of its own. Its record rides with the next group; as a step of a workflow it is
+        durable first, since what the workflow does next, maybe outside of the database, rests on what it saw."""
         if not invocation.fresh and self.trace.outcome(invocation.run, invocation.step) is not None:
-            return self._recorded(invocation)
+            return self._recorded(invocation), None
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -225,23 +230,25 @@ class SqliteEngine:
             if not database.get_autocommit():
                 database.execute("rollback")
         elapsed_us = int((monotonic() - began) * 1e6)
-        self._post(invocation, executed, began_us, elapsed_us, snapshot, connection)
+        work = self._recording(invocation, executed, Performed(began_us, elapsed_us, snapshot, connection.notes))
         self._readers.append(connection)
-        return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us)
+        job: Job[Any] | None = None
+        if invocation.step == ALONE:
+            self._writer.post(work, invocation.function.name)
+        else:
+            job = self._writer.submit(work, invocation.function.name, linger=linger)
+            job.result()
+        return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us), job
 
     def _open_reader(self) -> SqliteConnection:
         return SqliteConnection(open_reader(self.path), Shapes({}))
 
-    def _post(
-        self, invocation: Invocation, executed: Executed, began_us: int, elapsed_us: int, snapshot: Version, connection: SqliteConnection
-    ) -> None:
-        notes = connection.notes
-
+    def _recording(self, invocation: Invocation, executed: Executed, performed: Performed) -> Callable[[], None]:
         def work() -> None:
-            adopted = [(self._recorder.shapes.adopt(note[0]), *note[1:]) for note in notes]
+            adopted = [(self._recorder.shapes.adopt(note[0]), *note[1:]) for note in performed.notes]
             try:
-                self._recorder.insert(invocation, executed.outcome, Performed(began_us, elapsed_us, snapshot, adopted))
+                self._recorder.insert(invocation, executed.outcome, performed._replace(notes=adopted))
             except apsw.ConstraintError:
                 return  # two callers with one id: the first record stands
 
-        self._writer.post(work, invocation.function.name)
+        return work
