@@ -123,23 +123,12 @@ class CodeChanged(CodeFault):
     lost: the run waits where it was. Start it with the code it began with, or resume it with code that agrees with its record."""
 
 
-class NotDeterministic(CodeFault):
-    """{function} did not do the same again: {difference}."""
-
-
 class ReadOnlyTransaction(CodeFault):
     """{function} is declared read_only and tried to write: {sql}. Remove read_only=True, or do not write."""
 
 
 class StepTimeout(CodeFault):
     """{function} did not answer within {seconds} s. It may have been carried out: {key!r} is its idempotency key."""
-
-    definite = False
-
-
-class UnknownOutcome(CodeFault):
-    """Step {step} of run {run!r}, {function}, may have been carried out, and there is no way to know: it has no inquiry. Its
-    idempotency key is {key!r}."""
 
     definite = False
 

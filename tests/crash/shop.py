@@ -43,7 +43,9 @@ def create(conn: Any) -> None:
 
 
 def enter(conn: Any, what: str, order: str) -> None:
-    conn.execute("insert into ledger (what, for_order, luck) values (:what, :order, :luck)", what=what, order=order, luck=rng().randrange(100))
+    conn.execute(
+        "insert into ledger (what, for_order, luck) values (:what, :order, :luck)", what=what, order=order, luck=rng().randrange(100)
+    )
 
 
 @transaction

@@ -97,7 +97,6 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
-
 # --- what must hold afterwards ---------------------------------------------------------------------------------------------
 
 

@@ -21,9 +21,9 @@ from types import ModuleType
 import msgspec
 import pytest
 
-from retroact.function.names import plain_name
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.code import Code, Source, capture, load, load_path, unload
+from retroact.function.names import plain_name
 
 PACKAGE = {
     "shop/__init__.py": "from shop.models import Order\nfrom . import prices\nTAG = 'shop'\n",
@@ -250,9 +250,7 @@ def test_imports_inside_functions_find_their_own_version_later(tmp_path: Path):
         "def twice():\n    def inner():\n        from helper import RATE\n        return RATE\n    return inner()\n"
         "class C:\n    def method(self):\n        from helper import RATE as r\n        return r\n"
     )
-    package = (
-        "def relative():\n    from .deep import RATE\n    from . import deep\n    assert deep.RATE == RATE\n    return RATE\n"
-    )
+    package = "def relative():\n    from .deep import RATE\n    from . import deep\n    assert deep.RATE == RATE\n    return RATE\n"
     loaded: list[ModuleType] = []
     for rate in (1, 2):
         files = {"shop.py": text, "helper.py": f"RATE = {rate}", "lib/__init__.py": package, "lib/deep.py": f"RATE = {rate}"}

@@ -102,9 +102,7 @@ def project(body: str = "pass") -> dict[str, str]:
 
 
 def loaded(files: dict[str, str], main: str = "shop") -> ModuleType:
-    sources = (
-        Source(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), name, text) for name, text in files.items()
-    )
+    sources = (Source(name.removesuffix(".py").removesuffix("/__init__").replace("/", "."), name, text) for name, text in files.items())
     return load(Code(main, tuple(sources)))
 
 

@@ -51,7 +51,7 @@ LINES = [
     "v = conn.execute('insert or replace into {t} (k, n) values (:b, :a)', a=a, b=b)",
     "v = conn.execute('insert into {t} (k, n, at) values (:u, :a, :t)', u=str(uuid()), a=a, t=now().isoformat())",
     "v = conn.execute('insert into {t} (k, n) values (:b, :a)', a=a, b=b)",
-    "v = forgive(lambda: conn.execute(\"insert into {t} (k, n) select value, :a from json_each('[\\\"y\\\", \\\"z\\\", \\\"a\\\"]')\", a=a))",
+    'v = forgive(lambda: conn.execute("insert into {t} (k, n) select value, :a from json_each(\'[\\"y\\", \\"z\\", \\"a\\"]\')", a=a))',
     "v = conn.execute('delete from {t} where k = :b', b=b)",
     "v = conn.execute('delete from {t} where n > :a', a=a * 10)",
     "v = conn.execute('insert into {t} (k, n) select k || :a, n from {o} order by k limit 2', a=a)",
@@ -60,7 +60,7 @@ LINES = [
     "v = [r.k for r in conn.rows('update {t} set n = n - 1 where k = :b returning k', b=b)]",
     "if a % 5 == 0: raise ValueError(b)",
 ]
-HEAD = '''
+HEAD = """
 from typing import Any
 from retroact import now, rng, transaction, uuid
 
@@ -76,16 +76,14 @@ def forgive(work: Any) -> Any:
 def create(conn: Any) -> None:
     for sql in {schema!r}:
         conn.execute(sql)
-'''
+"""
 _NAMES = itertools.count(1)
 
 sources = st.builds(
-    lambda tables, extras, bodies: _source(tables, extras, bodies),
+    lambda tables, extras, bodies: _source(tables, extras, bodies),  # noqa: PLW0108 - defined below
     st.tuples(st.sampled_from(TABLES), st.sampled_from(TABLES)),
     st.lists(st.sampled_from(EXTRAS), unique=True),
-    st.lists(
-        st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(["t0", "t1"])), min_size=1, max_size=5), min_size=2, max_size=5
-    ),
+    st.lists(st.lists(st.tuples(st.sampled_from(LINES), st.sampled_from(["t0", "t1"])), min_size=1, max_size=5), min_size=2, max_size=5),
 )
 
 
@@ -143,7 +141,9 @@ def live(app: App, module: ModuleType, seed: int, *, callers: int = 8, calls: in
 
 def dump(branch: Any) -> dict[str, list[Any]]:
     """The application's tables: rows in the order in which a scan finds them, with their rowids."""
-    tables = branch.query("select name, wr from pragma_table_list where schema = 'main' and type = 'table' and name not like 'retroact\\_%' escape '\\'")[1]
+    tables = branch.query(
+        "select name, wr from pragma_table_list where schema = 'main' and type = 'table' and name not like 'retroact\\_%' escape '\\'"
+    )[1]
     return {
         name: branch.query(f'select {"" if without else "rowid,"} * from "{name}"')[1]
         for name, without in sorted(tables)

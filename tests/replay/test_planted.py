@@ -112,7 +112,7 @@ EDITS = {
     "step": "step + 1",
     "attempt": "attempt + 1",
     "function": "(select max(id) + 1 from retroact_function)",
-    "arguments": '\'{"n":4}\'',
+    "arguments": "'{\"n\":4}'",
     "snapshot": "version - 2",
     "began_us": "began_us + 1",
     "elapsed_us": "elapsed_us + 1",
@@ -122,7 +122,7 @@ EDITS = {
     "changes": "replace(changes, '[', ' [')",
     "chain": "chain + 1",
 }
-GARBAGE = {column: "'not JSON'" for column in ("statements", "changes", "failure")}
+GARBAGE = dict.fromkeys(("statements", "changes", "failure"), "'not JSON'")
 
 
 @pytest.mark.parametrize(("column", "value"), [*EDITS.items(), *GARBAGE.items()])
@@ -173,7 +173,7 @@ def test_an_edited_page_is_found_when_it_is_needed(path: Path) -> None:
     history = History(path)
     try:
         assert [type(problem) for problem in history.pages.verify()] != []
-        with pytest.raises(DamagedPage) as caught:
+        with pytest.raises(DamagedPage) as caught:  # noqa: PT012 - which version meets the damage is not known before
             for version in range(history.trace.last_version() + 1):
                 branch = history.at(version)
                 branch.query("pragma integrity_check")

@@ -180,8 +180,7 @@ def test_no_pickles() -> None:
         f"{name_of(path)}:{node.lineno}"
         for path in python_files("")
         for node in nodes(path, ast.Import, ast.ImportFrom)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        and re.search(r"\b(pickle|cloudpickle|dill|shelve|marshal)\b", ast.unparse(node))
+        if isinstance(node, ast.Import | ast.ImportFrom) and re.search(r"\b(pickle|cloudpickle|dill|shelve|marshal)\b", ast.unparse(node))
     )
     must_be_empty(found, "Pickles run code when they are read. Encode with msgspec from declared types:")
 

@@ -244,7 +244,7 @@ def test_who_waits_is_told_when_a_run_cannot_begin(tmp_path: Path) -> None:
 
 # --- the process dies ----------------------------------------------------------------------------------------------------
 
-SHOP = '''
+SHOP = """
 import os
 from retroact import App, gather, key, step, transaction, workflow
 
@@ -298,7 +298,7 @@ def whole(fails: bool) -> str:
     write("e")
     die("at the end")
     return receipt
-'''
+"""
 
 
 def in_a_process(folder: Path, body: str, die: str) -> None:

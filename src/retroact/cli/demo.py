@@ -1,19 +1,22 @@
 """`retroact demo`: the story of figures 2 to 5 of "Transactions and Serverless are Made for Each Other", happening here and now.
 
 A shop with a race in it takes orders from real threads and oversells; the trace is replayed; the fixed code is run over it. Nothing is
-scripted: if the threads should miss one another, the next item is offered until an item is oversold.
+scripted: if the threads should miss one another, the shelf is filled again and the next customers come.
 
 This module must not know how any of it is done: it uses the public App.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import itertools
 import json
 import sys
 import threading
 from importlib import resources
 from pathlib import Path
+from string import ascii_lowercase
 from typing import Any
 
 from retroact.app import App
@@ -30,8 +33,8 @@ from retroact.trace.record import Record
 #: Customers who want the one espresso machine, and customers who want one of the grinders, of which there are enough.
 RIVALS = 3
 OTHERS = 3
-#: Items to offer until one is oversold.
-ITEMS = 50
+#: Rushes to wait for one that goes wrong.
+ROUNDS = 50
 _FILES = {"shop.py": "shop.py.template", "shop_fixed.py": "shop_fixed.py.template"}
 _PROJECT = 'code = "shop.py"\ndatabase = "shop.db"\n'
 
@@ -41,7 +44,6 @@ class Story:
     """What happened in the demo."""
 
     orders: int
-    item: str
     available: int
     records: tuple[Record, ...]
     report: Report
@@ -82,38 +84,39 @@ def happen(folder: Path, began: float) -> Story:
     """Take orders until an item is oversold, replay that, and run the fix over it."""
     shop = load_path(folder / "shop.py")
     with App(folder / "shop.db", shop) as app:
-        stock = {f"espresso-{number}": 1 for number in range(1, ITEMS + 1)}
-        app.run("open_shop", {**stock, "grinder": OTHERS * ITEMS}, run="opening")
-        for number, item in enumerate(stock, start=1):
-            runs = rush(app, shop, number, item)
-            available = app.history.at(app.trace.last_version()).query(f"select available from inventory where item = '{item}'")[1][0][0]  # noqa: S608
-            if available < 0:
+        app.run("open_shop", {"espresso": 1, "grinder": OTHERS}, run="opening")
+        for number in itertools.count(1):
+            runs = rush(app, shop, number)
+            available = in_stock(app)
+            if available < 0 or number == ROUNDS:
                 break
+            app.run("update_inventory", "espresso", available - 1)
+            app.run("update_inventory", "grinder", -OTHERS)
         report = app.replay(runs)
         difference = app.retroact(runs, folder / "shop_fixed.py")
-        records = tuple(t.record for t in report.transactions)
-        return Story(
-            orders=len(runs),
-            item=item,
-            available=available,
-            records=records,
-            report=report,
-            difference=difference,
-            seconds=monotonic() - began,
-        )
+    records = tuple(t.record for t in report.transactions)
+    seconds = monotonic() - began
+    return Story(orders=len(runs), available=available, records=records, report=report, difference=difference, seconds=seconds)
 
 
-def rush(app: App, shop: Any, number: int, item: str) -> list[str]:
+def in_stock(app: App) -> int:
+    """How many of the item that everybody wants the shop thinks that it has."""
+    branch = app.history.at(app.trace.last_version())
+    _, rows = branch.query("select available from inventory where item = 'espresso'")
+    branch.close()
+    return rows[0][0]
+
+
+def rush(app: App, shop: Any, number: int) -> list[str]:
     """All customers order at once, each on a thread of its own; returns the ids of their runs."""
-    orders = [shop.Order(f"order-{number}{'abcdefghijkl'[i]}", item if i < RIVALS else "grinder") for i in range(RIVALS + OTHERS)]
+    wanted = ["espresso"] * RIVALS + ["grinder"] * OTHERS
+    orders = [shop.Order(f"order-{number}{letter}", item) for letter, item in zip(ascii_lowercase, wanted, strict=False)]
     doors = threading.Barrier(len(orders))
 
     def customer(order: Any) -> None:
         doors.wait()
-        try:
+        with contextlib.suppress(shop.OutOfStock):  # an honest answer: that customer goes home without
             app.run("checkout", order, run=order.id)
-        except shop.OutOfStock:
-            pass  # an honest answer: that customer went home without
 
     threads = [threading.Thread(target=customer, args=(order,)) for order in orders]
     for thread in threads:
@@ -140,13 +143,13 @@ def tell(story: Story, folder: Path) -> str:
     """The story in words and pictures."""
     report, difference = story.report, story.difference
     broke = {v.version: v.invariant for v in difference.violations_before}
-    then = [m for m in recorded_moments(story.records, broke) if _about(m.lane, difference, story.item)]
-    now = [m for m in event_moments(difference.events) if _about(m.lane, difference, story.item)]
+    then = [m for m in recorded_moments(story.records, broke) if _about(m.lane, difference)]
+    now = [m for m in event_moments(difference.events) if _about(m.lane, difference)]
     rate = len(report.transactions) / report.seconds if report.seconds else 0
-    sold = sum(run.then is not None and run.then.committed for run in difference.runs if story.item in run.arguments)
+    sold = sum(run.then is not None and run.then.committed for run in difference.runs if _about(run.run, difference))
     parts = [
         _heading(1, "It goes wrong in production"),
-        f"{story.orders} customers order at the same moment, {RIVALS} of them the last {story.item}. {sold} get it: "
+        f"{story.orders} customers order at the same moment, {RIVALS} of them want the last espresso machine. {sold} get it: "
         f"{story.available} are left.\nNo single order did anything wrong. Here is what they did together, one column an order:",
         _drawn(then),
         _heading(2, "It goes wrong again, here: replay"),
@@ -168,8 +171,8 @@ def _heading(number: int, text: str) -> str:
     return f"\033[1m{line}\033[0m" if sys.stdout.isatty() else f"{line}\n{'-' * len(line)}"
 
 
-def _about(run: str, difference: Difference, item: str) -> bool:
-    return any(r.run == run and item in r.arguments for r in difference.runs)
+def _about(run: str, difference: Difference) -> bool:
+    return any(r.run == run and "espresso" in r.arguments for r in difference.runs)
 
 
 def _drawn(moments: list[Moment]) -> str:
@@ -209,7 +212,7 @@ def _next(folder: Path, story: Story) -> str:
         f"cd {folder}",
         "retroact runs",
         f"retroact trace {run}",
-        f"retroact asof {version} \"select * from inventory where item = '{story.item}'\"",
+        f'retroact asof {version} "select * from inventory"',
         "retroact replay --all",
         "retroact retro --all --with shop_fixed.py",
     ]

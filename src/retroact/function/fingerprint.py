@@ -533,9 +533,7 @@ class _Names:
             if each.name is not None:
                 self.paths.add((name,))
 
-    def _visit_comprehension(
-        self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, bound: frozenset[str]
-    ) -> None:
+    def _visit_comprehension(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp, bound: frozenset[str]) -> None:
         # The first sequence is evaluated outside, where the targets are not bound yet.
         self.visit(node.generators[0].iter, bound)
         self._visit_all(ast.iter_child_nodes(node), bound | _locals(each.target for each in node.generators))

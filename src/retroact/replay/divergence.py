@@ -50,7 +50,7 @@ class Divergence:
 
 _BECAUSE = {
     "statement": "the body took another path: something it decides by is neither an argument, nor in the database, nor recorded",
-    "parameters": "the body computed other parameters: something it computes with is neither an argument, nor in the database, nor recorded",
+    "parameters": "the body computed other parameters: something it uses is neither an argument, nor in the database, nor recorded",
     "result": "the same statement found other rows: the state or the record was changed after the fact, or the SQL is not deterministic",
     "changes": "the same statements changed other rows: a trigger, a default or a function of the SQL is not deterministic",
     "outcome": "the same statements led to another outcome: something the body computes with is not recorded",

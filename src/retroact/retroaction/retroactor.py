@@ -316,6 +316,8 @@ class _Play:
     def _run_difference(self, run: Run) -> RunDifference:
         player: Player | None = self._stage.players.get(run.run)
         now = self._alone.get(run.run) if player is None else player.outcome
+        if run.kind == Kind.STEP.value:
+            now = run.outcome  # the outside world is not asked again
         fault = player.scope.fault if player is not None else None
         return RunDifference(
             run=run.run,

@@ -18,9 +18,9 @@ _GLANCE = 0.002
 class ManualClock:
     """Time that stands still until it is moved. Safe for use by several threads.
 
-        clock = ManualClock()
-        app = App("shop.db", shop, clock=clock)        # a sleep of a week takes no time, and clock.waits says [604800.0]
-        clock = ManualClock(jumps=False)               # here a sleep lasts until clock.advance(604800)
+    clock = ManualClock()
+    app = App("shop.db", shop, clock=clock)        # a sleep of a week takes no time, and clock.waits says [604800.0]
+    clock = ManualClock(jumps=False)               # here a sleep lasts until clock.advance(604800)
     """
 
     def __init__(self, now_us: int = EPOCH_US, *, jumps: bool = True) -> None:

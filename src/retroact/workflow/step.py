@@ -8,7 +8,6 @@ This module must not know the record, nor any database.
 
 from __future__ import annotations
 
-import contextlib
 import contextvars
 import dataclasses
 import random

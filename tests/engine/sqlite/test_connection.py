@@ -156,7 +156,7 @@ def test_a_statement_that_failed_and_was_forgiven_leaves_no_changes(conn: Sqlite
 
 def test_what_or_fail_leaves_is_noted(conn: SqliteConnection) -> None:
     with pytest.raises(apsw.ConstraintError):
-        conn.execute("insert or fail into account (name) select value from json_each('[\"new\", \"ada\", \"never\"]')")
+        conn.execute('insert or fail into account (name) select value from json_each(\'["new", "ada", "never"]\')')
     assert [note[5][1] for note in conn.row_notes if note[5]] == ["new"]
     assert conn.value("select count(*) from account") == 3
 

@@ -45,7 +45,7 @@ def in_threads(count: int, work: Callable[[int], Any]) -> None:
     def guarded(number: int) -> None:
         try:
             work(number)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's thread
             problems.append(error)
 
     threads = [threading.Thread(target=guarded, args=(number,)) for number in range(count)]
@@ -383,5 +383,3 @@ def test_closing_lets_the_file_go_even_when_the_disk_is_full(tmp_path: Path) -> 
     for version, n in ((2, 1), (3, 2)):
         assert history.at(version).query("select n from counter where name = 'a'")[1] == [(n,)]
     history.close()
-
-

@@ -247,9 +247,7 @@ def test_a_damaged_chunk_is_found(platform: Platform, damage: str) -> None:
     platform.close()
     log = PageLog(platform.path)
     chain = "place >> 32 = 2 and place & 4294967295"
-    newest = (
-        f"select max(place) from pagelog_chunk where {chain} < (select max(place) & 4294967295 from pagelog_chunk where {chain})"
-    )
+    newest = f"select max(place) from pagelog_chunk where {chain} < (select max(place) & 4294967295 from pagelog_chunk where {chain})"
     edit(platform.path, f"{damage} where place = ({newest})")
     problems = list(log.verify())
     assert problems
@@ -293,9 +291,7 @@ def test_bytes_overwritten_in_the_file_are_found(platform: Platform) -> None:
     side = Path(f"{platform.path}-pages")
     original = side.read_bytes()
     log = PageLog(platform.path)
-    image = next(
-        data for (data,) in apsw.Connection(str(side)).execute("select data from pagelog_chunk where length(data) > 300")
-    )
+    image = next(data for (data,) in apsw.Connection(str(side)).execute("select data from pagelog_chunk where length(data) > 300"))
     found = bytes(image)[:200]
     copy = platform.path.parent / "copy.db"
     shutil.copy(platform.path, copy)

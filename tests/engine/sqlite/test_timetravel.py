@@ -94,9 +94,7 @@ def test_open_branches_do_not_notice_the_writer(tmp_path: Path) -> None:
     path = tmp_path / "shop.db"
     with closing(connect(path)) as earlier:
         earlier.execute("create table account (id integer primary key, balance)")
-        earlier.execute(
-            "with n(i) as (values(1) union all select i + 1 from n where i < 5000) insert into account select i, 100 from n"
-        )
+        earlier.execute("with n(i) as (values(1) union all select i + 1 from n where i < 5000) insert into account select i, 100 from n")
         earlier.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
     platform = Platform(path, remember=False)
     log = PageLog(path)

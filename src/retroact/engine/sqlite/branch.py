@@ -170,14 +170,18 @@ class Branch:
 
     def query(self, sql: str, parameters: Mapping[str, Cell] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Read the state: column names and rows. Raises BadStatement."""
+        columns: list[str] = []
+
+        def look(cursor: apsw.Cursor, _sql: str, _parameters: Any) -> bool:
+            columns[:] = [column[0] for column in cursor.get_description()]
+            return True
+
+        cursor = self._database.cursor()
+        cursor.exec_trace = look
         try:
-            cursor = self._database.cursor()
-            cursor.execute(sql, parameters)
-            columns = [column[0] for column in cursor.get_description()]
-            return columns, cursor.fetchall()
-        except apsw.ExecutionCompleteError:
-            return [], []
-        except apsw.SQLError as error:
+            rows: list[Any] = cursor.execute(sql, parameters).fetchall()
+            return columns, rows
+        except (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError) as error:
             raise BadStatement(function="asof", statement=1, problem=error, sql=sql) from None
 
     def close(self) -> None:

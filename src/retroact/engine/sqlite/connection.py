@@ -195,7 +195,7 @@ class SqliteConnection:
                 case str():
                     plain[name] = str.__str__(value)
                 case bytes() | bytearray() | memoryview():
-                    plain[name] = bytes(value)
+                    plain[name] = bytes(cast("bytes", value))
                 case _:
                     kind = type(cast("object", value)).__name__
                     raise self._bad(sql, f"its parameters do not fit: {name} is a {kind}; give a number, text, bytes or None")

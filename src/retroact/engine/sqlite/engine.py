@@ -66,7 +66,9 @@ class SqliteEngine:
             raise
         self._readers: collections.deque[SqliteConnection] = collections.deque()
         self._last_version = queries()["last_version"]
-        self._writer = Writer(self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._checkpointer.maintain)
+        self._writer = Writer(
+            self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._checkpointer.maintain
+        )
         guard.install()
 
     @property

@@ -99,7 +99,7 @@ def _sequences(database: apsw.Connection, inserted: set[str | None]) -> tuple[st
     if not inserted:
         return ()
     found = fetch(database, "select name from sqlite_schema where type = 'table' and sql like '%autoincrement%'")
-    return tuple(sorted(name for (name,) in found if name in inserted))
+    return tuple(sorted(str(name) for (name,) in found if name in inserted))
 
 
 class _Anything(dict[str, None]):
