@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import itertools
 import json
 import sys
 import threading
@@ -85,13 +84,12 @@ def happen(folder: Path, began: float) -> Story:
     shop = load_path(folder / "shop.py")
     with App(folder / "shop.db", shop) as app:
         app.run("open_shop", {"espresso": 1, "grinder": OTHERS}, run="opening")
-        for number in itertools.count(1):
-            runs = rush(app, shop, number)
-            available = in_stock(app)
-            if available < 0 or number == ROUNDS:
-                break
+        runs, available, number = rush(app, shop, 1), in_stock(app), 1
+        while available >= 0 and number < ROUNDS:
             app.run("update_inventory", "espresso", available - 1)
             app.run("update_inventory", "grinder", -OTHERS)
+            number += 1
+            runs, available = rush(app, shop, number), in_stock(app)
         report = app.replay(runs)
         difference = app.retroact(runs, folder / "shop_fixed.py")
     records = tuple(t.record for t in report.transactions)
@@ -212,7 +210,7 @@ def _next(folder: Path, story: Story) -> str:
         f"cd {folder}",
         "retroact runs",
         f"retroact trace {run}",
-        f'retroact asof {version} "select * from inventory"',
+        f'retroact asof {version} "select * from inventory"',  # noqa: S608 - a command to type
         "retroact replay --all",
         "retroact retro --all --with shop_fixed.py",
     ]

@@ -173,7 +173,8 @@ class Branch:
         columns: list[str] = []
 
         def look(cursor: apsw.Cursor, _sql: str, _parameters: Any) -> bool:
-            columns[:] = [column[0] for column in cursor.get_description()]
+            if cursor.has_vdbe:  # a remark behind the statement has nothing to run
+                columns[:] = [column[0] for column in cursor.get_description()]
             return True
 
         cursor = self._database.cursor()
@@ -181,7 +182,7 @@ class Branch:
         try:
             rows: list[Any] = cursor.execute(sql, parameters).fetchall()
             return columns, rows
-        except (apsw.SQLError, apsw.BindingsError, apsw.ReadOnlyError) as error:
+        except apsw.SQLError as error:
             raise BadStatement(function="asof", statement=1, problem=error, sql=sql) from None
 
     def close(self) -> None:

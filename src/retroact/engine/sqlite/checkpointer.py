@@ -68,6 +68,8 @@ class Checkpointer:
     def _fill(self) -> None:
         """Make room for twice as many frames as there are, behind what is there."""
         room = min(max(_FIRST_FRAMES, 4 * self.frames), _MOST_FRAMES)
+        # Under the lock of a writer: else what another program appends at this moment would be filled over.
+        self._database.execute("begin immediate")
         descriptor = os.open(self._wal_path, os.O_WRONLY)
         try:
             present = os.fstat(descriptor).st_size
@@ -76,4 +78,5 @@ class Checkpointer:
                 os.pwrite(descriptor, bytes(missing), present)
         finally:
             os.close(descriptor)
+            self._database.execute("rollback")
         self._room = room

@@ -38,7 +38,7 @@ from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
 from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.record import ALONE, Outcome, Version
+from retroact.trace.record import Outcome, Version
 
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
 
@@ -86,7 +86,7 @@ class SqliteEngine:
         With `linger` it may not be durable yet: the job says whether it was lost (see `writer.py`).
         """
         if invocation.function.options.read_only and start is None:
-            return self._read(invocation, linger=linger)
+            return self._read(invocation), None
         job = self._writer.submit(lambda: self._attempt(invocation, start), invocation.function.name, linger=linger)
         return job.result() or self._recorded(invocation), job
 
@@ -211,11 +211,11 @@ class SqliteEngine:
             raise WrongFunction(run=invocation.run, recorded=name, asked=invocation.function.name)
         return Ran(outcome=outcome)
 
-    def _read(self, invocation: Invocation, *, linger: bool) -> tuple[Ran, Job[Any] | None]:
-        """Run a read-only transaction on a snapshot of its own. Its record rides with the next group; as a step of a workflow it is
-        durable first, since what the workflow does next, maybe outside of the database, rests on what it saw."""
+    def _read(self, invocation: Invocation) -> Ran:
+        """Run a read-only transaction on a snapshot of its own. Its record rides with the next group: whatever its workflow records
+        later is in the same group or a later one, and before a workflow acts on the outside world it settles what it has read."""
         if not invocation.fresh and self.trace.outcome(invocation.run, invocation.step) is not None:
-            return self._recorded(invocation), None
+            return self._recorded(invocation)
         try:
             connection = self._readers.pop()
         except IndexError:
@@ -234,13 +234,8 @@ class SqliteEngine:
         elapsed_us = int((monotonic() - began) * 1e6)
         work = self._recording(invocation, executed, Performed(began_us, elapsed_us, snapshot, connection.notes))
         self._readers.append(connection)
-        job: Job[Any] | None = None
-        if invocation.step == ALONE:
-            self._writer.post(work, invocation.function.name)
-        else:
-            job = self._writer.submit(work, invocation.function.name, linger=linger)
-            job.result()
-        return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us), job
+        self._writer.post(work, invocation.function.name)
+        return Ran(outcome=executed.outcome, error=executed.error, ended_us=began_us + elapsed_us)
 
     def _open_reader(self) -> SqliteConnection:
         return SqliteConnection(open_reader(self.path), Shapes({}))

@@ -40,7 +40,6 @@ class Historian:
         self._log.catch_up(self._wal_path, self._version_at)
         self._stored = 0
         self._notes: list[tuple[int, int, int]] = []
-        self._version = self._log.last_commit.version
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._behind = threading.Event()
@@ -93,11 +92,11 @@ class Historian:
             header = wal.read_header(descriptor)
             assert header is not None, "a commit was noted and there is no WAL"
             commits: list[LoggedCommit] = []
-            now_us = notes[0][2]
+            version, now_us = self._log.last_commit.version, notes[0][2]
             for commit in wal.read_commits(descriptor, header, self._log.next_frame(header), notes[-1][0]):
                 # A commit that nobody noted was made by another program: it brought no version.
-                self._version, now_us = known.get(commit.end_frame, (self._version, now_us))
-                commits.append(LoggedCommit(commit, self._version, now_us))
+                version, now_us = known.get(commit.end_frame, (version, now_us))
+                commits.append(LoggedCommit(commit, version, now_us))
             self._log.append(commits)
         finally:
             os.close(descriptor)

@@ -190,13 +190,12 @@ class Writer:
     def _lead(self, own: Job[Any] | None, *, linger: bool = False) -> None:
         """Execute and commit one group. Called with the lead, which is handed on before it returns."""
         group, self._open = self._open, []
-        before = len(group)
         interrupt: BaseException | None = None
         try:
             if own is not None and own.gate is None:
                 self._queue.append(own)
             interrupt = self._execute_queue(group, own)
-            if linger and own is not None and own.error is None and len(group) == before + 1:
+            if linger and own is not None and own.error is None and all(job is own or job.gate is None for job in group):
                 self._open = group
                 self._call_tender.set()
             else:
