@@ -11,7 +11,8 @@ from retroact.engine.sqlite.connection import Shapes, SqliteConnection
 from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
 from retroact.trace.record import Verb
 
-VALUES = [None, 0, -1, 2**63 - 1, -(2**63), 0.5, -0.0, 1e300, float("inf"), float("-inf"), "", "é\x00\U0001f600", b"", b"\x00\xff", "1", 1.0]
+FLOATS = [0.5, 1.0, -0.0, 1e300, float("inf"), float("-inf")]
+VALUES = [None, 0, -1, 2**63 - 1, -(2**63), *FLOATS, "", "1", "é\x00\U0001f600", b"", b"\x00\xff"]
 
 
 def changes(*statements: str, **parameters: Any) -> Any:
