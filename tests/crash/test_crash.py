@@ -25,7 +25,7 @@ def orders_survive(folder: Path, kills: int, seed: int) -> None:
     with victim(folder, seed) as shop:
         killed = 0
         while killed < kills:
-            killed += not shop.live("orders", threads=4, count=6, kill_after=shop.moment())
+            killed += not shop.live("orders", threads=4, count=25, kill_after=shop.moment())
         assert shop.live("orders", threads=2, count=1, kill_after=None), "the last generation did not come to its end"
         check_orders(shop)
         check_past(shop, versions=8, workflows=20)

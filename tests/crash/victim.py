@@ -45,7 +45,8 @@ class Victim:
         )
 
     def live(self, what: str, *, threads: int, count: int, kill_after: float | None) -> bool:
-        """One generation, killed some seconds after it has begun (or not at all); whether it came to its end by itself."""
+        """One generation, killed some seconds after it has begun or has opened the database (or not at all); whether it came to
+        its end by itself."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self.generations += 1
@@ -53,19 +54,20 @@ class Victim:
         self._process.stdin.flush()
         closed = False
         timer: threading.Timer | None = None
+        pid = 0
+        killed_from = self.random.choice(["pid", "open", "open"])
         for line in self._process.stdout:
             word, _, rest = line.strip().partition(" ")
             match word:
-                case "pid":
-                    if kill_after is not None:
-                        timer = threading.Timer(kill_after, _kill, [int(rest)])
+                case "pid" | "open":
+                    pid = int(rest or pid)
+                    if kill_after is not None and word == killed_from and pid:
+                        timer = threading.Timer(kill_after, _kill, [pid])
                         timer.start()
                 case "ended":
                     break
                 case "failed":
                     raise AssertionError(rest)
-                case "open":
-                    pass
                 case "closed":
                     closed = True
                 case _:
@@ -76,8 +78,8 @@ class Victim:
         return closed
 
     def moment(self) -> float:
-        """When to kill: mostly in the middle of things, sometimes while the database is being opened and recovered."""
-        return self.random.choice([self.random.uniform(0, 0.04), self.random.uniform(0.03, 0.25), self.random.uniform(0.05, 0.12)])
+        """When to kill: while the database is being opened and recovered, or in the middle of things."""
+        return self.random.choice([self.random.uniform(0, 0.03), self.random.uniform(0.01, 0.15)])
 
     def close(self) -> None:
         self._process.communicate()

@@ -29,7 +29,7 @@ from retroact.engine.guard import guard
 from retroact.engine.sqlite.checkpointer import Checkpointer
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection
 from retroact.engine.sqlite.database import check_file, create_trace, open_reader, open_writer
-from retroact.engine.sqlite.historian import Historian
+from retroact.engine.sqlite.historian import Historian, Note
 from retroact.engine.sqlite.lock import WriterLock
 from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.recorder import Performed, Recorder
@@ -64,6 +64,8 @@ class SqliteEngine:
         except BaseException:
             self._lock.release()
             raise
+        #: The commit to come changes more than rows.
+        self._schema_moved = False
         self._readers: collections.deque[SqliteConnection] = collections.deque()
         self._last_version = queries()["last_version"]
         self._writer = Writer(
@@ -165,6 +167,7 @@ class SqliteEngine:
             if connection.schema_changed:
                 recorder.relations.forget()
                 recorder.shapes.known.clear()
+                self._schema_moved = True
                 self._writer.cut()
             row_notes = connection.row_notes if committed else None
             schema = committed and connection.schema_changed
@@ -189,7 +192,9 @@ class SqliteEngine:
 
     def _committed(self) -> None:
         if self.historian is not None:
-            self.historian.committed(self._checkpointer.frames, self._recorder.version, self.clock.now_us())
+            note = Note(self._checkpointer.frames, self._recorder.version, self.clock.now_us(), self._schema_moved)
+            self.historian.committed(note)
+        self._schema_moved = False
 
     def _lost(self) -> None:
         self._recorder.reload()

@@ -9,9 +9,12 @@ This module must not know what a record is: to it a version is a number that the
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import threading
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import apsw
 
@@ -24,6 +27,20 @@ from retroact.errors import RetroactError
 #: How far the page log may lag behind (seconds, frames).
 LAG_SECONDS = 0.5
 LAG_FRAMES = 2500
+#: Commits are logged as one while they hold no more versions than this: those between are reached from the recorded row changes.
+SPAN_VERSIONS = 16
+
+
+class Note(NamedTuple):
+    """A commit, as the writer tells of it."""
+
+    #: Frames that the WAL has with it.
+    frames: int
+    #: The newest version that it holds.
+    version: int
+    now_us: int
+    #: It changed more than rows: the state before it and the one after it are logged as they are.
+    whole: bool
 
 
 class Historian:
@@ -39,7 +56,7 @@ class Historian:
         self._log = PageLogWriter(path)
         self._log.catch_up(self._wal_path, self._version_at)
         self._stored = 0
-        self._notes: list[tuple[int, int, int]] = []
+        self._notes: list[Note] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._behind = threading.Event()
@@ -47,13 +64,14 @@ class Historian:
         self._thread = threading.Thread(target=self._follow, name="retroact-historian", daemon=True)
         self._thread.start()
 
-    def committed(self, frames: int, version: int, now_us: int) -> None:
-        """The writer has committed: the WAL has so many frames now, the newest version is this one. Cheap: the work is done elsewhere."""
+    def committed(self, note: Note) -> None:
+        """The writer has committed. Cheap: the work is done elsewhere."""
+        frames = note.frames
         if frames == 0:
             return  # the commit wrote nothing, and the WAL has not been begun again
         if frames < self._stored:
             self._stored = 0
-        self._notes.append((frames, version, now_us))
+        self._notes.append(note)
         if not self._behind.is_set():
             self._behind.set()
         if frames - self._stored > LAG_FRAMES and not self._far_behind.is_set():
@@ -67,7 +85,7 @@ class Historian:
                 return
             try:
                 self._take_over(notes)
-                self._stored = notes[-1][0]
+                self._stored = notes[-1].frames
             except BaseException:
                 self._notes = [*notes, *self._notes]
                 raise
@@ -85,19 +103,13 @@ class Historian:
         self._database.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         self._log.close()
 
-    def _take_over(self, notes: list[tuple[int, int, int]]) -> None:
-        known = {frame: (version, now_us) for frame, version, now_us in notes}
+    def _take_over(self, notes: list[Note]) -> None:
         descriptor = os.open(self._wal_path, os.O_RDONLY)
         try:
             header = wal.read_header(descriptor)
             assert header is not None, "a commit was noted and there is no WAL"
-            commits: list[LoggedCommit] = []
-            version, now_us = self._log.last_commit.version, notes[0][2]
-            for commit in wal.read_commits(descriptor, header, self._log.next_frame(header), notes[-1][0]):
-                # A commit that nobody noted was made by another program: it brought no version.
-                version, now_us = known.get(commit.end_frame, (version, now_us))
-                commits.append(LoggedCommit(commit, version, now_us))
-            self._log.append(commits)
+            found = wal.read_commits(descriptor, header, self._log.next_frame(header), notes[-1].frames)
+            self._log.append(list(_joined(found, notes, self._log.last_commit.version)))
         finally:
             os.close(descriptor)
 
@@ -124,3 +136,28 @@ class Historian:
         finally:
             travel.close()
             log.close()
+
+
+def _joined(found: Iterable[wal.WalCommit], notes: list[Note], version: int) -> Iterator[LoggedCommit]:
+    """The commits found in the WAL, those between which only rows changed joined into one. `version` is what the log holds so far."""
+    known = {note.frames: note for note in notes}
+    waiting: LoggedCommit | None = None
+    base = version
+    for commit in found:
+        note = known.get(commit.end_frame)
+        # A commit that nobody noted was made by another program: it brought no version, and no record tells what it changed.
+        alone = note is None or note.whole
+        version, now_us = (note.version, note.now_us) if note is not None else (version, notes[0].now_us)
+        if waiting is not None and (alone or version - base > SPAN_VERSIONS or commit.database_pages < waiting.wal.database_pages):
+            yield waiting
+            base, waiting = waiting.version, None
+        waiting = LoggedCommit(_join(waiting.wal, commit) if waiting is not None else commit, version, now_us)
+        if alone:
+            yield waiting
+            base, waiting = version, None
+    if waiting is not None:
+        yield waiting
+
+
+def _join(first: wal.WalCommit, then: wal.WalCommit) -> wal.WalCommit:
+    return dataclasses.replace(then, frames=tuple({**dict(first.frames), **dict(then.frames)}.items()), first_frame=first.first_frame)
