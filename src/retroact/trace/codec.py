@@ -21,6 +21,8 @@ from retroact.trace.record import Cell
 encode_json = msgspec.json.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
 _pack = msgspec.msgpack.Encoder().encode
+_blake2b = hashlib.blake2b
+_base64 = binascii.b2a_base64
 
 
 def encode_cell(value: Cell) -> Any:
@@ -48,7 +50,7 @@ def decode_cell(value: Any) -> Cell:
 
 def digest(data: bytes) -> str:
     """Eleven characters that stand for `data`."""
-    return binascii.b2a_base64(hashlib.blake2b(data, digest_size=8).digest(), newline=False)[:11].decode()
+    return _base64(_blake2b(data, digest_size=8).digest(), newline=False)[:11].decode()
 
 
 def digest_rows(rows: Sequence[tuple[Cell, ...]]) -> tuple[str, str]:
@@ -64,5 +66,4 @@ def digest_rows(rows: Sequence[tuple[Cell, ...]]) -> tuple[str, str]:
 
 def chain(previous: int, fields: tuple[Any, ...]) -> int:
     """The link of a record to the one before it: a signed 64-bit digest of both."""
-    data = hashlib.blake2b(_pack((previous, fields)), digest_size=8).digest()
-    return int.from_bytes(data, "little", signed=True)
+    return int.from_bytes(_blake2b(_pack((previous, fields)), digest_size=8).digest(), "little", signed=True)

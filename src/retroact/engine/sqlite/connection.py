@@ -149,11 +149,12 @@ class SqliteConnection:
         if self.observer is not None:
             self.observer(len(self.notes) + 1, shape, parameters)
         database = self.database
-        before = database.total_changes() if shape.writes else 0
+        writes = shape.writes
+        before = database.total_changes() if writes else 0
         noted = len(self.row_notes)
         sequences = self._sequences() if shape.sequences else None
         try:
-            found = fetch(database, sql, parameters)
+            found: list[Any] = database.execute(sql, parameters).fetchall()
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
             self._failed(shape, parameters, noted, before, error)
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
@@ -162,7 +163,7 @@ class SqliteConnection:
         if sequences is not None:
             self._note_sequences(shape, sequences, noted)
         if shape.row is None:
-            self.notes.append((shape, parameters, database.total_changes() - before if shape.writes else 0, None, None))
+            self.notes.append((shape, parameters, database.total_changes() - before if writes else 0, None, None))
         else:
             ordered, unordered = digest_rows(found)
             self.notes.append((shape, parameters, len(found), ordered, unordered))

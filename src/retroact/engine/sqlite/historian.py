@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import apsw
 
+from retroact.engine.clock import breathe
 from retroact.engine.sqlite import wal
 from retroact.engine.sqlite.pagelog import LoggedCommit, PageLog, PageLogWriter
 from retroact.engine.sqlite.queries import queries
@@ -144,6 +145,7 @@ def _joined(found: Iterable[wal.WalCommit], notes: list[Note], version: int) -> 
     waiting: LoggedCommit | None = None
     base = version
     for commit in found:
+        breathe()
         note = known.get(commit.end_frame)
         # A commit that nobody noted was made by another program: it brought no version, and no record tells what it changed.
         alone = note is None or note.whole

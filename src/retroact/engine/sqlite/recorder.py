@@ -161,18 +161,14 @@ def _outcome(outcome: Outcome | None) -> tuple[str | None, str | None]:
     return outcome.value, None if outcome.failure is None else encode_json(outcome.failure).decode()
 
 
+#: Types whose values JSON does not have as they are.
+_CODED = frozenset({bytes, float})
+
+
 def _statement(note: Note) -> list[Any]:
     shape, parameters, count, ordered, unordered = note
-    entry: list[Any] = [shape.number, _parameters(parameters), count]
-    if ordered is not None:
-        entry.append(ordered)
-        if unordered != ordered:
-            entry.append(unordered)
-    return entry
-
-
-def _parameters(parameters: Mapping[str, Cell]) -> Mapping[str, Any]:
-    for value in parameters.values():
-        if type(value) in (bytes, float):
-            return {name: encode_cell(cell) for name, cell in parameters.items()}
-    return parameters
+    if not _CODED.isdisjoint(map(type, parameters.values())):
+        parameters = {name: encode_cell(cell) for name, cell in parameters.items()}
+    if ordered is None:
+        return [shape.number, parameters, count]
+    return [shape.number, parameters, count, ordered] if unordered == ordered else [shape.number, parameters, count, ordered, unordered]

@@ -44,16 +44,17 @@ class Relations:
     def __init__(self, stored: list[Relation]) -> None:
         self.by_number = {r.number: r for r in stored}
         self._numbers = {(r.name, r.stored_columns()): r.number for r in stored}
-        self._current: dict[str, Relation] = {}
+        #: Tables as they are now, as far as they were looked at.
+        self.known: dict[str, Relation] = {}
         self.fresh: list[Relation] = []
 
     def forget(self) -> None:
         """The schema has changed: look at each table again."""
-        self._current.clear()
+        self.known.clear()
 
     def current(self, database: apsw.Connection, name: str) -> Relation:
         """The table as it is now."""
-        return self._current.get(name) or self._look(database, name)
+        return self.known.get(name) or self._look(database, name)
 
     def unnamed(self, name: str, width: int) -> Relation:
         """A table of that width whose columns are no longer known by name."""
@@ -62,7 +63,7 @@ class Relations:
     def _look(self, database: apsw.Connection, name: str) -> Relation:
         columns = tuple(row[0] for row in database.execute("select name from pragma_table_xinfo(?)", (name,)))
         without = database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
-        relation = self._current[name] = self._numbered(Relation(0, name, columns, not without))
+        relation = self.known[name] = self._numbered(Relation(0, name, columns, not without))
         return relation
 
     def _numbered(self, relation: Relation) -> Relation:
@@ -76,11 +77,21 @@ class Relations:
         return relation
 
 
+#: Types whose values JSON does not have as they are.
+_CODED = frozenset({bytes, float})
+
+
 def encode_changes(database: apsw.Connection, relations: Relations, notes: list[RowNote], *, schema: bool = False) -> str | None:
     """The changes of one transaction as JSON, None when there are none. `schema`: it changed more than rows."""
     if not notes and not schema:
         return None
-    entries = [_encode(_relation(database, relations, note), note) for note in notes]
+    current = relations.known
+    entries: list[Any] = []
+    for note in notes:
+        relation = current.get(note[0])
+        if relation is None or len(relation.columns) != len(note[4] or note[5] or ()):
+            relation = _relation(database, relations, note)
+        entries.append(_encode(relation, note))
     return encode_json([[0, Verb.SCHEMA, None, None], *entries] if schema else entries).decode()
 
 
@@ -100,11 +111,11 @@ def _encode(relation: Relation, note: RowNote) -> list[Any]:
         return [relation.number, verb, rowid_after, encode_cells(after or ())]
     if verb == "d" or before is None or after is None:
         return [relation.number, verb, rowid, encode_cells(before or ())]
-    changed = {
-        str(i): (encode_cell(old), encode_cell(new))
-        for i, (old, new) in enumerate(zip(before, after, strict=True))
-        if old != new or type(old) is not type(new)
-    }
+    changed: dict[int, Any] = {}
+    for column, old in enumerate(before):
+        new = after[column]
+        if old != new or type(old) is not type(new):
+            changed[column] = (encode_cell(old), encode_cell(new)) if {type(old), type(new)} & _CODED else (old, new)
     entry: list[Any] = [relation.number, verb, rowid, changed]
     return entry if rowid == rowid_after else [*entry, rowid_after]
 
