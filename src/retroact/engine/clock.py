@@ -39,10 +39,5 @@ class SystemClock:
         return True
 
 
-def breathe() -> None:
-    """Let another thread run, if one waits for its turn: Python would make it wait for up to five milliseconds."""
-    time.sleep(0)
-
-
 #: Seconds on a clock that never goes back, for measuring.
 monotonic = time.perf_counter

@@ -18,7 +18,6 @@ from typing import NamedTuple
 
 import apsw
 
-from retroact.engine.clock import breathe
 from retroact.engine.sqlite import wal
 from retroact.engine.sqlite.pagelog import LoggedCommit, PageLog, PageLogWriter
 from retroact.engine.sqlite.queries import queries
@@ -142,24 +141,31 @@ class Historian:
 def _joined(found: Iterable[wal.WalCommit], notes: list[Note], version: int) -> Iterator[LoggedCommit]:
     """The commits found in the WAL, those between which only rows changed joined into one. `version` is what the log holds so far."""
     known = {note.frames: note for note in notes}
-    waiting: LoggedCommit | None = None
-    base = version
+    joined: list[wal.WalCommit] = []
+    base = upto = version
+    now_us = notes[0].now_us
     for commit in found:
-        breathe()
         note = known.get(commit.end_frame)
         # A commit that nobody noted was made by another program: it brought no version, and no record tells what it changed.
         alone = note is None or note.whole
-        version, now_us = (note.version, note.now_us) if note is not None else (version, notes[0].now_us)
-        if waiting is not None and (alone or version - base > SPAN_VERSIONS or commit.database_pages < waiting.wal.database_pages):
-            yield waiting
-            base, waiting = waiting.version, None
-        waiting = LoggedCommit(_join(waiting.wal, commit) if waiting is not None else commit, version, now_us)
+        newest = upto if note is None else note.version
+        if joined and (alone or newest - base > SPAN_VERSIONS or commit.database_pages < joined[-1].database_pages):
+            yield LoggedCommit(_join(joined), upto, now_us)
+            base, joined = upto, []
+        joined.append(commit)
+        upto, now_us = newest, now_us if note is None else note.now_us
         if alone:
-            yield waiting
-            base, waiting = version, None
-    if waiting is not None:
-        yield waiting
+            yield LoggedCommit(_join(joined), upto, now_us)
+            base, joined = upto, []
+    if joined:
+        yield LoggedCommit(_join(joined), upto, now_us)
 
 
-def _join(first: wal.WalCommit, then: wal.WalCommit) -> wal.WalCommit:
-    return dataclasses.replace(then, frames=tuple({**dict(first.frames), **dict(then.frames)}.items()), first_frame=first.first_frame)
+def _join(commits: list[wal.WalCommit]) -> wal.WalCommit:
+    """One commit that leaves what several left."""
+    if len(commits) == 1:
+        return commits[0]
+    pages: dict[int, bytes] = {}
+    for commit in commits:
+        pages.update(commit.frames)
+    return dataclasses.replace(commits[-1], frames=tuple(pages.items()), first_frame=commits[0].first_frame)

@@ -18,7 +18,6 @@ from typing import Final
 
 import apsw
 
-from retroact.engine.clock import breathe
 from retroact.engine.sqlite import wal
 from retroact.engine.sqlite.pagefile import (
     CACHED_PAGES,
@@ -226,7 +225,6 @@ class PageLogWriter:
         rows: list[tuple[int, int, int, int, int, int]] = []
         last = self.last_commit
         for number, logged in enumerate(commits, self._last + 1):
-            breathe()
             for page, image in logged.wal.frames:
                 if page not in changes:
                     changes[page] = []
@@ -260,7 +258,6 @@ class PageLogWriter:
                 chain.image = self._main_image(page)
                 draft = Draft(page, self._base, None, chain.image)
         for number, image in versions:
-            breathe()
             if draft is not None and draft.versions >= CHUNK_VERSIONS:
                 yield draft.seal(chain)
                 draft = None
