@@ -215,25 +215,44 @@ class Draft:
 
 
 def unpack(row: ChunkRow, image: bytes, page_size: int, until: int) -> tuple[bytes, list[int]]:
-    """The image after the versions of a chunk up to commit `until`, and the commits of these versions."""
-    if row.kind == WHOLE:
-        plain = _decompress(row.data, _TYPICAL)
-        result = bytearray(plain[:page_size])
-        at = page_size
-    else:
-        plain = _decompress(row.data, image)
-        result = bytearray(image)
-        at = apply_patch(result, plain)
+    """The image after the versions of a chunk up to commit `until`, and the commits of these versions.
+
+    Each block is copied once, from the newest version that has it.
+    """
+    whole = row.kind == WHOLE
+    plain = _decompress(row.data, _TYPICAL if whole else image)
+    result = bytearray(plain[:page_size] if whole else image)
+    size = _bitmap_size(page_size)
+    numbers = [row.first]
+    patches: list[tuple[int, int]] = []
+    at = page_size
+    if not whole:
+        at = _find_patch(plain, 0, size, patches)
     number = row.first
-    numbers = [number]
     while at < len(plain):
-        (delta,) = _DELTA.unpack_from(plain, at)
-        number += delta
+        number += _DELTA.unpack_from(plain, at)[0]
         if number > until:
             break
-        at = apply_patch(result, plain, at + _DELTA.size)
+        at = _find_patch(plain, at + _DELTA.size, size, patches)
         numbers.append(number)
+    wanted = -1
+    for bits, start in reversed(patches):
+        fresh = bits & wanted
+        while fresh:
+            lowest = fresh & -fresh
+            offset = (lowest.bit_length() - 1) * _BLOCK
+            block = start + (bits & (lowest - 1)).bit_count() * _BLOCK
+            result[offset : offset + _BLOCK] = plain[block : block + _BLOCK]
+            fresh ^= lowest
+        wanted &= ~bits
     return bytes(result), numbers
+
+
+def _find_patch(plain: bytes, at: int, size: int, patches: list[tuple[int, int]]) -> int:
+    """Note the patch at `at`: its bits, and where its blocks begin. The offset where it ends."""
+    bits = int.from_bytes(plain[at : at + size], "little")
+    patches.append((bits, at + size))
+    return at + size + bits.bit_count() * _BLOCK
 
 
 # --- the side file, as reader and writer share it -------------------------------------------------------------------------
