@@ -28,7 +28,7 @@ from retroact.errors import RetroactError
 LAG_SECONDS = 0.5
 LAG_FRAMES = 2500
 #: Commits are logged as one while they hold no more versions than this: those between are reached from the recorded row changes.
-SPAN_VERSIONS = 16
+SPAN_VERSIONS = 8
 
 
 class Note(NamedTuple):

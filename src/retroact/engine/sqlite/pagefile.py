@@ -27,8 +27,8 @@ CACHED_PAGES: Final = 2000  # page images that reader and writer each keep in me
 
 _LEVEL = 6
 CHUNK_VERSIONS = 24  # a reader decodes half a chunk in vain on average
-_CHAIN_CHUNKS = 15
-_CHAIN_VERSIONS = 128
+_CHAIN_CHUNKS = 8
+_CHAIN_VERSIONS = 64
 _CHAIN_WEIGHT = 2  # patches may grow to this many times their keyframe
 _BLOCK = 256  # bytes that a patch takes whole
 _SMALL_PAGE = 4096
@@ -36,6 +36,7 @@ WHOLE = 1
 PATCH = 0
 
 _SELECT_CHAIN = "select place, last, kind, crc, data from pagelog_chunk where place between ?1 and ?2 order by place desc"
+_SELECT_NEXT = "select min(place) from pagelog_chunk where place > ?1 and place < ?2"
 _SELECT_COMMIT = "select n, version, pages, persisted_us, changed, crc from pagelog_commit where n = ?1"
 _SELECT_META = "select format, page_size, base, reason, salt_1, salt_2, frames, main_size, main_mtime, unsettled from pagelog_meta"
 INSERT_CHUNK = "insert into pagelog_chunk (place, last, kind, crc, data) values (?, ?, ?, ?, ?)"
@@ -162,7 +163,7 @@ def commit_row(commit: Commit) -> tuple[int, int, int, int, int, int]:
 class Chain:
     """What is known of a page at its newest version: enough to continue it. Mutable, one per page in the writer's cache."""
 
-    __slots__ = ("chunks", "crc", "image", "patch_bytes", "versions", "whole_bytes")
+    __slots__ = ("chunks", "crc", "following", "image", "patch_bytes", "since", "versions", "whole_bytes")
 
     def __init__(self, image: bytes) -> None:
         self.image = image
@@ -171,6 +172,9 @@ class Chain:
         self.versions = 0
         self.patch_bytes = 0
         self.whole_bytes = 0
+        #: The commit that made this image, and the one that changes it next, 0 when that is not known.
+        self.since = 0
+        self.following = 0
 
     def is_long(self) -> bool:
         """Whether the next chunk should begin with the whole image, so that reading the page stays quick."""
@@ -214,8 +218,8 @@ class Draft:
         return (*key, chain.crc, data)
 
 
-def unpack(row: ChunkRow, image: bytes, page_size: int, until: int) -> tuple[bytes, list[int]]:
-    """The image after the versions of a chunk up to commit `until`, and the commits of these versions.
+def unpack(row: ChunkRow, image: bytes, page_size: int, until: int) -> tuple[bytes, list[int], int]:
+    """The image after the versions of a chunk up to commit `until`, the commits of these versions, and that of the next, else 0.
 
     Each block is copied once, from the newest version that has it.
     """
@@ -228,10 +232,11 @@ def unpack(row: ChunkRow, image: bytes, page_size: int, until: int) -> tuple[byt
     at = page_size
     if not whole:
         at = _find_patch(plain, 0, size, patches)
-    number = row.first
+    number, following = row.first, 0
     while at < len(plain):
         number += _DELTA.unpack_from(plain, at)[0]
         if number > until:
+            following = number
             break
         at = _find_patch(plain, at + _DELTA.size, size, patches)
         numbers.append(number)
@@ -245,7 +250,7 @@ def unpack(row: ChunkRow, image: bytes, page_size: int, until: int) -> tuple[byt
             result[offset : offset + _BLOCK] = plain[block : block + _BLOCK]
             fresh ^= lowest
         wanted &= ~bits
-    return bytes(result), numbers
+    return bytes(result), numbers, following
 
 
 def _find_patch(plain: bytes, at: int, size: int, patches: list[tuple[int, int]]) -> int:
@@ -325,12 +330,18 @@ class SideFile:
             if problem:
                 raise self.damage(page, row.first, problem)
             try:
-                chain.image, numbers = unpack(row, chain.image, page_size, number)
+                chain.image, numbers, chain.following = unpack(row, chain.image, page_size, number)
             except (zlib.error, struct.error) as error:
                 raise self.damage(page, row.first, f"cannot be decoded ({error})") from error
             chain.crc = row.crc
+            chain.since = numbers[-1]
             chain.extend(row.kind, len(numbers), len(row.data))
         return chain
+
+    def next_change(self, page: int, number: int) -> int:
+        """The first commit after `number` whose chunk of `page` begins with it, 0 if there is none."""
+        row = self.connection.execute(_SELECT_NEXT, (_place(page, number), _place(page + 1, 0))).get
+        return cast("int", row) & 0xFFFFFFFF if row is not None else 0
 
     def problem(self, row: ChunkRow, seed: int) -> str | None:
         if not isinstance(row.data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance] - an edited row may hold anything

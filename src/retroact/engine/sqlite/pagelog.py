@@ -26,6 +26,7 @@ import os
 import struct
 import threading
 import zlib
+from bisect import bisect_right, insort
 from collections import Counter, OrderedDict
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -51,7 +52,10 @@ class PageLog:
         self.database_path = os.fspath(database_path)
         self._file = SideFile(self.database_path + SUFFIX, apsw.SQLITE_OPEN_READONLY)
         self._lock = threading.Lock()
-        self._images: OrderedDict[tuple[int, int], bytes] = OrderedDict()
+        #: Images by page and the commit that made them, with the last commit that they are known to hold for.
+        self._images: OrderedDict[tuple[int, int], tuple[int, bytes]] = OrderedDict()
+        #: The commits that made the images that are kept, by page, in order.
+        self._made: dict[int, list[int]] = {}
         self._cached_pages = cached_pages
         self.page_size = self._file.meta().page_size
 
@@ -107,22 +111,43 @@ class PageLog:
 
         Raises BeyondHistory if the log begins after the commit by now, DamagedPage if what is stored was changed.
         """
-        key = (page_number, commit_number)
         with self._lock:
-            image = self._images.get(key)
+            image = self._kept(page_number, commit_number)
             if image is not None:
-                self._images.move_to_end(key)
                 return image
+            # In this order: a commit that comes between the two questions is beyond what the image is then said to hold for.
+            newest = self._file.last_number()
             chain = self._file.rebuild(page_number, commit_number, self.page_size)
             if chain is None:
                 meta = self._file.meta()
                 if commit_number < self._base(meta, f"of commit {commit_number}"):
                     raise self._beyond(meta, f"of commit {commit_number}")
                 return None
-            self._images[key] = chain.image
-            if len(self._images) > self._cached_pages:
-                self._images.popitem(last=False)
+            following = chain.following or self._file.next_change(page_number, commit_number)
+            self._keep(page_number, chain.since, following - 1 if following else max(newest, commit_number), chain.image)
             return chain.image
+
+    def _kept(self, page: int, number: int) -> bytes | None:
+        """The image of a page that holds for a commit, if it is kept."""
+        made = self._made.get(page)
+        place = bisect_right(made, number) if made else 0
+        if not made or not place:
+            return None
+        key = (page, made[place - 1])
+        until, image = self._images[key]
+        if number > until:
+            return None
+        self._images.move_to_end(key)
+        return image
+
+    def _keep(self, page: int, since: int, until: int, image: bytes) -> None:
+        """Keep an image, and let the one go that has not been asked for the longest."""
+        if (page, since) not in self._images:
+            insort(self._made.setdefault(page, []), since)
+        self._images[page, since] = (until, image)
+        if len(self._images) > self._cached_pages:
+            (old, made), _ = self._images.popitem(last=False)
+            self._made[old].remove(made)
 
     def verify(self) -> Iterator[DamagedPage]:
         """Every problem of the log, as an error to show or to raise. Reads all of it, as of the moment of the call."""
@@ -183,7 +208,7 @@ def _verify(file: SideFile) -> Iterator[DamagedPage]:
             yield file.damage(page, row.first, problem)
             continue
         try:
-            image, numbers = unpack(row, image, meta.page_size, row.last)
+            image, numbers, _ = unpack(row, image, meta.page_size, row.last)
         except (zlib.error, struct.error) as error:
             yield file.damage(page, row.first, f"cannot be decoded ({error})")
             continue

@@ -22,7 +22,7 @@ from retroact.engine.sqlite.relation import Relation, Relations, encode_changes
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.codec import chain, encode_cell, encode_json
-from retroact.trace.record import ALONE, Cell, Outcome, RunState, Version
+from retroact.trace.record import ALONE, Outcome, RunState, Version
 
 AnyFunction = Function[..., Any]
 
