@@ -11,6 +11,8 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
+import shutil
 import sys
 import threading
 from importlib import resources
@@ -147,8 +149,8 @@ def tell(story: Story, folder: Path) -> str:
     sold = sum(run.then is not None and run.then.committed for run in difference.runs if _about(run.run, difference))
     parts = [
         _heading(1, "It goes wrong in production"),
-        f"{story.orders} customers order at the same moment, {RIVALS} of them want the last espresso machine. {sold} get it: "
-        f"{story.available} are left.\nNo single order did anything wrong. Here is what they did together, one column an order:",
+        f"{story.orders} customers order at the same moment. {RIVALS} of them want the last espresso machine, and {sold} "
+        f"get it: the shop now has {story.available} of it.\nNo single order did anything wrong. Here is what they did together, one column an order:",
         _drawn(then),
         _heading(2, "It goes wrong again, here: replay"),
         f"{len(report.transactions)} transactions executed again, each on the state that it saw: {_verdicts(report)}"
@@ -202,16 +204,24 @@ def _invariants(difference: Difference) -> str:
     )
 
 
+def _command(folder: Path) -> str:
+    """What to type to run retroact in a folder: its name, or where it is when the shell would not find it."""
+    if shutil.which("retroact"):
+        return "retroact"
+    return os.path.relpath(Path(sys.argv[0]).absolute(), folder.absolute())
+
+
 def _next(folder: Path, story: Story) -> str:
     bad = story.difference.violations_before[0] if story.difference.violations_before else None
     run = bad.run if bad else story.records[0].run
     version = bad.version - 1 if bad else story.records[0].version
+    retroact = _command(folder)
     commands = [
         f"cd {folder}",
-        "retroact runs",
-        f"retroact trace {run}",
-        f'retroact asof {version} "select * from inventory"',  # noqa: S608 - a command to type
-        "retroact replay --all",
-        "retroact retro --all --with shop_fixed.py",
+        f"{retroact} runs",
+        f"{retroact} trace {run}",
+        f'{retroact} asof {version} "select * from inventory"',
+        f"{retroact} replay --all",
+        f"{retroact} retro --all --with shop_fixed.py",
     ]
     return f"The project is in {folder} ({story.seconds:.1f} s so far). Try:\n\n" + "\n".join(f"  {command}" for command in commands)
