@@ -150,7 +150,8 @@ def tell(story: Story, folder: Path) -> str:
     parts = [
         _heading(1, "It goes wrong in production"),
         f"{story.orders} customers order at the same moment. {RIVALS} of them want the last espresso machine, and {sold} "
-        f"get it: the shop now has {story.available} of it.\nNo single order did anything wrong. Here is what they did together, one column an order:",
+        f"get it: the shop now has {story.available} of it.\n"
+        "No single order did anything wrong. Here is what they did together, one column an order:",
         _drawn(then),
         _heading(2, "It goes wrong again, here: replay"),
         f"{len(report.transactions)} transactions executed again, each on the state that it saw: {_verdicts(report)}"
@@ -220,7 +221,7 @@ def _next(folder: Path, story: Story) -> str:
         f"cd {folder}",
         f"{retroact} runs",
         f"{retroact} trace {run}",
-        f'{retroact} asof {version} "select * from inventory"',
+        f'{retroact} asof {version} "select * from inventory"',  # noqa: S608 - a command to type
         f"{retroact} replay --all",
         f"{retroact} retro --all --with shop_fixed.py",
     ]
