@@ -54,7 +54,11 @@ class Historian:
         self._database = database
         self._wal_path = path.with_name(path.name + "-wal")
         self._log = PageLogWriter(path)
-        self._log.catch_up(self._wal_path, self._version_at)
+        versions = _Versions(path)
+        try:
+            self._log.catch_up(self._wal_path, versions.at)
+        finally:
+            versions.close()
         self._stored = 0
         self._notes: list[Note] = []
         self._lock = threading.Lock()
@@ -124,18 +128,33 @@ class Historian:
             except (apsw.Error, OSError, RetroactError, ValueError, AssertionError) as error:
                 self.trouble = error
 
-    def _version_at(self, commit_number: int) -> int:
-        """The newest version as of a commit that was found in the WAL: asked of the state itself."""
-        log = PageLog(self.path)
-        travel = TimeTravel(self.path, log)
+
+class _Versions:
+    """The newest version as of each commit that was found in the WAL: asked of the states themselves."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._log: PageLog | None = None
+        self._travel: TimeTravel | None = None
+
+    def at(self, commit_number: int) -> int:
+        """The newest version that a commit held."""
+        if self._travel is None or self._log is None:
+            self._log = PageLog(self._path)
+            self._travel = TimeTravel(self._path, self._log)
+        database = self._travel.open(commit_number)
         try:
-            database = travel.open(commit_number)
             if not database.table_exists("main", "retroact_record"):
                 return 0
             return database.execute(queries()["last_version"]).get or 0
         finally:
-            travel.close()
-            log.close()
+            database.close()
+
+    def close(self) -> None:
+        """Let the files go."""
+        if self._travel is not None and self._log is not None:
+            self._travel.close()
+            self._log.close()
 
 
 def _joined(found: Iterable[wal.WalCommit], notes: list[Note], version: int) -> Iterator[LoggedCommit]:
