@@ -17,12 +17,11 @@ import uuid
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, Generic, ParamSpec, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from retroact.engine.clock import Clock, SystemClock
 from retroact.engine.contract import Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
-from retroact.engine.sqlite.history import History
 from retroact.errors import (
     BadDeclaration,
     Closed,
@@ -39,14 +38,14 @@ from retroact.function.declare import Function
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
-from retroact.replay.replayer import Report
-from retroact.replay.shelf import Shelf
-from retroact.replay.workflows import replay_runs
-from retroact.retroaction.difference import Difference
-from retroact.retroaction.retroactor import Retroactor
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
 from retroact.workflow.executor import SLEEP, Executor
+
+if TYPE_CHECKING:
+    from retroact.engine.sqlite.history import History
+    from retroact.replay.replayer import Report
+    from retroact.retroaction.difference import Difference
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -216,15 +215,22 @@ class App:
     @functools.cached_property
     def history(self) -> History:
         """The past of the database: `app.history.at(version).query("select ...")`. Raises BeyondHistory."""
+        from retroact.engine.sqlite.history import History
+
         return History(self.path)
 
     def replay(self, runs: Iterable[str]) -> Report:
         """Run the past again, and compare: each transaction of the runs at the state that it saw. Raises UnknownRun."""
+        from retroact.replay.workflows import replay_runs
+
         self._catch_up()
         return replay_runs(self.history, [RunId(run) for run in runs], fallback=self.registry)
 
     def retroact(self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None) -> Difference:
         """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction."""
+        from retroact.replay.shelf import Shelf
+        from retroact.retroaction.retroactor import Retroactor
+
         self._catch_up()
         registry = changed if isinstance(changed, Registry) else Registry.of(load_path(Path(changed)))
         shelf = Shelf(self.history.trace, self.registry)

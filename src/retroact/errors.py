@@ -16,7 +16,6 @@ This module must not know any other module of the package.
 from __future__ import annotations
 
 import enum
-import inspect
 from typing import ClassVar
 
 
@@ -37,7 +36,7 @@ class RetroactError(Exception):
 
     def __init__(self, **details: object) -> None:
         self.details = details
-        template = " ".join(inspect.cleandoc(type(self).__doc__ or "").split())
+        template = " ".join((type(self).__doc__ or "").split())
         super().__init__(template.format(**details))
 
 

@@ -16,6 +16,7 @@ import apsw
 
 from retroact.engine.sqlite.ambient import Moment, install
 from retroact.engine.sqlite.queries import fetch
+from retroact.engine.sqlite.relation import RowNote
 from retroact.engine.sqlite.shape import Shape, shape_of
 from retroact.errors import BadStatement, ReadOnlyTransaction
 from retroact.trace.codec import digest_rows
@@ -24,8 +25,6 @@ from retroact.trace.record import Cell, Failure
 
 #: One statement as it is noted: shape, parameters, count, ordered and unordered digest.
 Note = tuple[Shape, Mapping[str, Cell], int, str | None, str | None]
-#: One row change as it is noted: table, verb, rowid before, rowid after, row before, row after.
-RowNote = tuple[str, str, int, int, tuple[Cell, ...] | None, tuple[Cell, ...] | None]
 
 #: Types of parameters that are bound and recorded as they are.
 _CELLS = frozenset({int, str, bytes, bool, type(None)})

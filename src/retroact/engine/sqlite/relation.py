@@ -12,9 +12,11 @@ from typing import Any
 
 import apsw
 
-from retroact.engine.sqlite.connection import RowNote
 from retroact.trace.codec import decode_cell, decode_json, encode_cell, encode_cells, encode_json
 from retroact.trace.record import Cell, Change, Verb
+
+#: One row change as it is noted: table, verb, rowid before, rowid after, row before, row after.
+RowNote = tuple[str, str, int, int, tuple[Cell, ...] | None, tuple[Cell, ...] | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

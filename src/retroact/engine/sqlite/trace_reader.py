@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,9 +16,11 @@ from retroact.engine.sqlite.database import open_reader
 from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.relation import Relation, decode_changes
 from retroact.errors import DamagedTrace, UnknownRun
-from retroact.function.code import Code, Source
 from retroact.trace.codec import chain, decode_cell, decode_json
 from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+
+if TYPE_CHECKING:
+    from retroact.function.code import Code
 
 _failure = msgspec.json.Decoder(Failure).decode
 
@@ -87,6 +89,8 @@ class TraceReader:
 
     def code(self, digest: str) -> Code | None:
         """The stored code of that hash."""
+        from retroact.function.code import Code, Source  # noqa: PLC0415 - what only reads records does not load code
+
         rows = self._all("code", (digest,))
         if not rows:
             return None
