@@ -12,7 +12,9 @@ import pytest
 from tests.engine.sqlite import body
 
 from retroact import App
+from retroact.decomposition.span import classify
 from retroact.engine.contract import Invocation
+from retroact.engine.sqlite.engine import DECOMPOSITION
 from retroact.engine.sqlite.history import History
 from retroact.errors import BadStatement, BeyondHistory, ForbiddenEffect, UnknownVersion
 from retroact.trace.record import ALONE, RunId
@@ -158,7 +160,7 @@ def test_when_a_version_was_durable(app: App) -> None:
     app.run(body.increment, "a")
     app.close()
     history = History(app.path)
-    assert began <= (history.commit_times(2) or 0) <= app._clock.now_us()
+    assert began <= (history.persisted_us(2) or 0) <= app._clock.now_us()
     history.close()
 
 
@@ -264,3 +266,11 @@ def test_the_past_stays_whole_while_the_log_is_emptied_under_load(app: App, monk
     assert not list(history.pages.verify())
     assert counters(history, 100) == [("a", 99), ("b", 0)]
     history.close()
+
+
+def test_what_happened_is_what_the_engine_says_that_it_does(app: App) -> None:
+    """The measured phases of its transactions classify to its declared decomposition."""
+    for _ in range(5):
+        app.run(body.move, 1)
+    records = list(app.trace.records_between(0, app.trace.last_version()))
+    assert {classify(app.history.spans(record)) for record in records if record.changes} == {DECOMPOSITION}

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import apsw
 
+from retroact.decomposition.phase import Phase
+from retroact.decomposition.span import Span
 from retroact.engine.contract import SchemaMoved
 from retroact.engine.sqlite.branch import Branch
 from retroact.engine.sqlite.database import open_reader, open_writer
@@ -22,7 +24,7 @@ from retroact.engine.sqlite.pagelog import Commit, PageLog
 from retroact.engine.sqlite.timetravel import TimeTravel
 from retroact.engine.sqlite.trace_reader import TraceReader
 from retroact.errors import BeyondHistory, DatabaseBusy, UnknownVersion
-from retroact.trace.record import Version
+from retroact.trace.record import Record, Version
 
 #: How long to wait for a living writer's page log (seconds, and how often to look).
 _PATIENCE_SECONDS = 2.0
@@ -62,8 +64,11 @@ class History:
         branch.version = Version(version)
         return branch
 
-    def commit_times(self, version: int) -> int | None:
-        """When a version was durable, in microseconds since the epoch; None while the page log does not know it yet."""
+    def persisted_us(self, version: int) -> int | None:
+        """When a version was durable at the latest, in microseconds since the epoch; None while the page log does not know it yet.
+
+        Commits that follow one another closely are logged as one, with the time of the last.
+        """
         commit = self.pages.commit_of(version)
         if commit.version < version:
             try:
@@ -71,6 +76,20 @@ class History:
             except ValueError:
                 return None
         return commit.persisted_us
+
+    def spans(self, record: Record) -> tuple[Span, ...]:
+        """The phases of a transaction that wrote, in microseconds since the epoch: the engine's decomposition, as it happened.
+
+        Taking the write lock both orders and validates; persisting ends with the fsync of the group, when that is known.
+        """
+        executed_us = record.began_us + max(record.elapsed_us, 1)
+        persisted_us = self.persisted_us(record.version) or executed_us + 1
+        return (
+            Span(Phase.ORDER, record.began_us, record.began_us),
+            Span(Phase.VALIDATE, record.began_us, record.began_us),
+            Span(Phase.EXECUTE, record.began_us, executed_us),
+            Span(Phase.PERSIST, executed_us, max(persisted_us, executed_us + 1)),
+        )
 
     def close(self) -> None:
         """Let the files go, and all branches."""
