@@ -78,7 +78,8 @@ class Historian:
         self._notes.append(note)
         if not self._behind.is_set():
             self._behind.set()
-        if frames - self._stored > LAG_FRAMES and not self._far_behind.is_set():
+        # A state that no row changes lead to can only be opened from the log: whoever asks for it waits.
+        if (note.whole or frames - self._stored > LAG_FRAMES) and not self._far_behind.is_set():
             self._far_behind.set()
 
     def store(self) -> None:
