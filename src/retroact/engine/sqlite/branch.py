@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import apsw
@@ -33,17 +33,36 @@ class _Table:
     rowid: str | None
 
 
+@dataclasses.dataclass(slots=True)
+class _Facts:
+    """What is known of a schema: found out when it is needed, and the same for every state that has this schema."""
+
+    tables: dict[str, _Table] = dataclasses.field(default_factory=dict[str, _Table])
+    #: Whether there are triggers or foreign keys.
+    has_rules: bool | None = None
+
+
+class Schemas:
+    """The schemas that the states of one database had, by SQLite's own number of them."""
+
+    def __init__(self) -> None:
+        self._facts: dict[int, _Facts] = {}
+
+    def of(self, database: apsw.Connection) -> _Facts:
+        """What is known of the schema of a state on which nothing was changed yet."""
+        return self._facts.setdefault(int(database.pragma("schema_version")), _Facts())
+
+
 class Branch:
     """A writable past state. For use by one thread at a time."""
 
-    def __init__(self, database: apsw.Connection, version: Version) -> None:
+    def __init__(self, database: apsw.Connection, version: Version, schemas: Schemas | None = None) -> None:
         self.version = version
         self._database = database
         database.pragma("foreign_keys", True)
         database.pragma("recursive_triggers", False)
         self._relations = Relations([])
-        self._tables: dict[str, _Table] = {}
-        self._has_rules: bool | None = None
+        self._facts = schemas.of(database) if schemas is not None else _Facts()
         guard.install()
 
     @functools.cached_property
@@ -100,13 +119,22 @@ class Branch:
     def advance(self, record: Record) -> None:
         """Apply what a record changed, row by row, as it was then: no trigger fires, no rule is checked. Raises SchemaMoved when
         it changed more than rows."""
-        if any(change.verb is Verb.SCHEMA for change in record.changes):
-            raise SchemaMoved(record.version)
-        if record.changes:
+        self.advance_by([record])
+
+    def advance_by(self, records: Iterable[Record]) -> None:
+        """The same for several, in commit order. Raises SchemaMoved; the branch is then where it was."""
+        changes: list[Change] = []
+        version = self.version
+        for record in records:
+            if any(change.verb is Verb.SCHEMA for change in record.changes):
+                raise SchemaMoved(record.version)
+            changes += record.changes
+            version = record.version
+        if changes:
             self._rules(enabled=False)
             self._database.execute("begin")
             try:
-                for change in record.changes:
+                for change in changes:
                     self._apply(change)
             except BaseException:
                 self._database.execute("rollback")
@@ -114,7 +142,7 @@ class Branch:
             finally:
                 self._rules(enabled=True)
             self._database.execute("commit")
-        self.version = record.version
+        self.version = version
 
     def _apply(self, change: Change) -> None:
         table = self._table(change.table)
@@ -143,7 +171,7 @@ class Branch:
         return " and ".join(f"{_quoted(c)} is ?" for c in table.key), tuple(before.get(c) for c in table.key)
 
     def _table(self, name: str) -> _Table:
-        table = self._tables.get(name)
+        table = self._facts.tables.get(name)
         if table is None:
             rows = fetch(self._database, "select name, type, pk, hidden from pragma_table_xinfo(?)", (name,))
             without = self._database.execute("select wr from pragma_table_list where schema = 'main' and name = ?", (name,)).get
@@ -154,15 +182,15 @@ class Branch:
             columns = tuple(n for n, _, _, hidden in rows if hidden == 0 and n != alias)
             taken = {n.lower() for n, _, _, _ in rows}
             rowid = None if without else next(r for r in ("rowid", "_rowid_", "oid") if r not in taken)
-            table = self._tables[name] = _Table(columns, key, rowid)
+            table = self._facts.tables[name] = _Table(columns, key, rowid)
         return table
 
     def _rules(self, *, enabled: bool) -> None:
         """Switch triggers and foreign keys, if there are any: switching makes SQLite forget its prepared statements."""
-        if self._has_rules is None:
+        if self._facts.has_rules is None:
             rules = "select 1 from sqlite_schema where type = 'trigger' or sql like '%references%' limit 1"
-            self._has_rules = self._database.execute(rules).get is not None
-        if self._has_rules:
+            self._facts.has_rules = self._database.execute(rules).get is not None
+        if self._facts.has_rules:
             self._database.config(apsw.SQLITE_DBCONFIG_ENABLE_TRIGGER, int(enabled))
             self._database.config(apsw.SQLITE_DBCONFIG_ENABLE_FKEY, int(enabled))
 
@@ -202,10 +230,9 @@ class Branch:
             self._database.execute("rollback")
 
     def _forget(self) -> None:
-        self._tables.clear()
+        self._facts = _Facts()
         self._relations.forget()
         self._connection.shapes.known.clear()
-        self._has_rules = None
 
 
 def _statement(note: Any) -> Statement:

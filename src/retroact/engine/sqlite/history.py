@@ -16,7 +16,7 @@ import apsw
 from retroact.decomposition.phase import Phase
 from retroact.decomposition.span import Span
 from retroact.engine.contract import SchemaMoved
-from retroact.engine.sqlite.branch import Branch
+from retroact.engine.sqlite.branch import Branch, Schemas
 from retroact.engine.sqlite.database import open_reader, open_writer
 from retroact.engine.sqlite.historian import Historian
 from retroact.engine.sqlite.lock import WriterLock
@@ -47,6 +47,7 @@ class History:
             reason = "No page log was kept (recording=False)."
             raise BeyondHistory(version=version, database=path, horizon=version, reason=reason) from None
         self._travel = TimeTravel(path, self.pages)
+        self._schemas = Schemas()
 
     def at(self, version: int) -> Branch:
         """The state as of a version, as a branch of its own. Raises UnknownVersion, BeyondHistory, DamagedPage, DamagedTrace."""
@@ -55,8 +56,7 @@ class History:
             raise UnknownVersion(version=version, database=self.path, first=0, last=last)
         branch = self._open(self.pages.commit_of(version))
         try:
-            for record in self.trace.records_between(branch.version, version):
-                branch.advance(record)
+            branch.advance_by(self.trace.records_between(branch.version, version))
         except SchemaMoved as moved:
             branch.close()
             self._wait_for(moved.version)
@@ -98,7 +98,7 @@ class History:
         self.trace.close()
 
     def _open(self, commit: Commit) -> Branch:
-        return Branch(self._travel.open(commit.number), Version(commit.version))
+        return Branch(self._travel.open(commit.number), Version(commit.version), self._schemas)
 
     def _wait_for(self, version: int) -> None:
         """Wait until the page log of a living writer has reached a version. Raises BeyondHistory."""
