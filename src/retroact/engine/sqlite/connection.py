@@ -17,6 +17,7 @@ import apsw
 from retroact.engine.sqlite.ambient import Moment, install
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.relation import RowNote
+from retroact.engine.sqlite.residue import left_behind
 from retroact.engine.sqlite.shape import Shape, shape_of
 from retroact.errors import BadStatement, ReadOnlyTransaction
 from retroact.trace.codec import digest_rows
@@ -155,7 +156,7 @@ class SqliteConnection:
         try:
             found: list[Any] = database.execute(sql, parameters).fetchall()
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
-            self._failed(shape, parameters, noted, before, error)
+            self._failed(shape, parameters, noted, error)
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
                 raise
             raise self._bad(sql, f"its parameters do not fit: {error}") from error
@@ -171,15 +172,18 @@ class SqliteConnection:
             self.shapes.known.clear()
         return shape, found
 
-    def _failed(self, shape: Shape, parameters: Mapping[str, Cell], noted: int, changes: int, error: Exception) -> None:
+    def _failed(self, shape: Shape, parameters: Mapping[str, Cell], noted: int, error: Exception) -> None:
         """Note a statement that failed. Rows that it had changed by then have been taken back, unless it is OR FAIL."""
         if not isinstance(error, apsw.Error):
             parameters = {name: _shown(value) for name, value in parameters.items()}
         elif self.database.get_autocommit():
             self.lost = error  # disk full, I/O error: SQLite has rolled back everything
         self.notes.append((shape, parameters, 0, "!", "!"))
-        if not shape.writes or self.database.total_changes() == changes:
-            del self.row_notes[noted:]
+        if len(self.row_notes) > noted and self.lost is None:
+            left = left_behind(self.database, self.row_notes[noted:])
+            self.schema_changed = self.schema_changed or left is None  # then the state after is opened, not reached row by row
+            if not left:
+                del self.row_notes[noted:]
 
     def _plain(self, sql: str, parameters: Mapping[str, Any]) -> dict[str, Cell]:
         """Parameters as SQLite takes them: subclasses as what they are made from, no NaN (which is null)."""
