@@ -27,8 +27,8 @@ CACHED_PAGES: Final = 2000  # page images that reader and writer each keep in me
 
 _LEVEL = 6
 CHUNK_VERSIONS = 24  # a reader decodes half a chunk in vain on average
-_CHAIN_CHUNKS = 8
-_CHAIN_VERSIONS = 64
+_CHAIN_CHUNKS = 12
+_CHAIN_VERSIONS = 96
 _CHAIN_WEIGHT = 2  # patches may grow to this many times their keyframe
 _BLOCK = 256  # bytes that a patch takes whole
 _SMALL_PAGE = 4096
