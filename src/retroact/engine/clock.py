@@ -1,4 +1,4 @@
-"""The only place that knows what time it is, and the only place that waits.
+"""The only place that knows what time it is, and that waits for a time to come.
 
 This module must not know who asks.
 """
