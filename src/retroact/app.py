@@ -206,6 +206,11 @@ class App:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
+    @property
+    def trouble(self) -> Exception | None:
+        """Why the past is not kept up to date at the moment, if so: a full disk, a file that cannot be written. None: all is well."""
+        return self.engine.trouble
+
     # --- reading ---------------------------------------------------------------------------------------------------------
 
     def runs(self, *, most: int = 100) -> list[Run]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import random
 import uuid as uuids
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -13,12 +14,22 @@ import pytest
 import retroact
 from retroact import gather, invariant, step, transaction, workflow
 from retroact.errors import BadArguments, MisplacedCall, OutsideRun
-from retroact.function.context import current_scope, entered
+from retroact.function.context import current_scope, enter, leave
 
 SCOPES = {"workflow": workflow, "step": step, "transaction": transaction, "invariant": invariant}
 
 
 def nothing(conn: Any) -> None: ...
+
+
+@contextlib.contextmanager
+def entered(scope: Any) -> Iterator[None]:
+    """The scope of the moment, for a while."""
+    token = enter(scope)
+    try:
+        yield
+    finally:
+        leave(token)
 
 
 class Fake:

@@ -9,7 +9,6 @@ This module must not know who implements a scope, nor any engine; it holds no st
 from __future__ import annotations
 
 import concurrent.futures
-import contextlib
 import contextvars
 import datetime
 import random
@@ -23,14 +22,6 @@ from retroact.function.kind import Kind
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 Value = int | float | str | bytes | None
-
-
-class Row(Protocol):
-    """One row: a tuple whose items are attributes too, by the names of the columns."""
-
-    def __getitem__(self, index: int, /) -> Any: ...
-    def __len__(self) -> int: ...
-    def __getattr__(self, name: str, /) -> Any: ...
 
 
 class Connection(Protocol):
@@ -93,16 +84,7 @@ def current_scope() -> Scope | None:
     return _scope.get()
 
 
-@contextlib.contextmanager
-def entered(scope: Scope) -> Generator[None]:
-    """Make `scope` the scope of the moment."""
-    token = _scope.set(scope)
-    try:
-        yield
-    finally:
-        _scope.reset(token)
-
-
+#: Make a scope that of the moment, and go back to the one before: `leave` takes what `enter` gave.
 enter = _scope.set
 leave = _scope.reset
 

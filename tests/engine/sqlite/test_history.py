@@ -220,7 +220,7 @@ def test_a_page_log_that_cannot_be_written_keeps_the_write_ahead_log(app: App) -
     checkpointer = app.engine._checkpointer
     checkpointer._due = 1
     checkpointer.maintain()
-    assert isinstance(checkpointer.trouble, apsw.FullError)
+    assert isinstance(app.trouble, apsw.FullError)
     assert checkpointer.frames > 0
     historian._log.append = append
     assert app.run(body.increment, "a") == 2

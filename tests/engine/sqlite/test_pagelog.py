@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from contextlib import closing
 from pathlib import Path
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.engine.sqlite.pagelog_kit import Platform, check_past, connect, life
 
-from retroact.engine.sqlite.pagefile import apply_patch, encode_patch
+from retroact.engine.sqlite.pagefile import Chain, ChunkRow, Draft, encode_patch, unpack
 from retroact.engine.sqlite.pagelog import LoggedCommit, PageLog, PageLogWriter
 from retroact.errors import BeyondHistory, DamagedPage, NewerDatabase, NotADatabase
 
@@ -34,8 +35,23 @@ def edit(path: Path, sql: str) -> None:
     connection.close()
 
 
-@given(st.data(), st.sampled_from([512, 4096, 65536]))
-def test_a_patch_makes_the_old_page_the_new_one(data: st.DataObject, size: int) -> None:
+def check_chunk(old: bytes | None, versions: list[bytes]) -> None:
+    """A chunk of versions, at commits 7, 9, 11, ..., gives each of them back, and says which commit changes the page next."""
+    draft = Draft(3, 7, old, versions[0])
+    for step, (before, image) in enumerate(itertools.pairwise(versions), start=1):
+        draft.add(7 + 2 * step, before, image)
+    row = ChunkRow(*draft.seal(Chain(old or b"")))
+    last = 7 + 2 * (len(versions) - 1)
+    for step, image in enumerate(versions):
+        for until in (7 + 2 * step, 8 + 2 * step):
+            found, numbers, following = unpack(row, old or b"", len(versions[0]), until)
+            assert found == image
+            assert numbers == list(range(7, 8 + 2 * step, 2))
+            assert following == (0 if numbers[-1] == last else numbers[-1] + 2)
+
+
+@given(st.data(), st.sampled_from([512, 4096, 65536]), st.booleans())
+def test_a_chunk_gives_back_each_of_its_versions(data: st.DataObject, size: int, whole: bool) -> None:
     pieces = st.lists(st.tuples(st.integers(0, size - 1), st.binary(max_size=40)), max_size=12)
 
     def page() -> bytes:
@@ -44,19 +60,13 @@ def test_a_patch_makes_the_old_page_the_new_one(data: st.DataObject, size: int) 
             image[offset : offset + len(piece)] = piece
         return bytes(image[:size])
 
-    old, new = page(), page()
-    patch = encode_patch(old, new)
-    image = bytearray(old)
-    assert apply_patch(image, b"before" + patch + b"after", 6) == 6 + len(patch)
-    assert bytes(image) == new
+    check_chunk(None if whole else page(), [page() for _ in range(data.draw(st.integers(1, 5)))])
 
 
-def test_the_widest_patches(tmp_path: Path) -> None:
+def test_the_widest_patches() -> None:
     for size in (512, 4096, 65536):
         old, new = bytes(size), b"\xff" * size
-        image = bytearray(old)
-        apply_patch(image, encode_patch(old, new))
-        assert image == new
+        check_chunk(old, [new, old, old, new])
         assert not any(encode_patch(old, old))
 
 

@@ -78,6 +78,11 @@ class SqliteEngine:
         """Database transactions committed since the engine was opened."""
         return self._writer.commits
 
+    @property
+    def trouble(self) -> Exception | None:
+        """Why the page log or the WAL cannot be looked after, if so (a full disk, ...). Nothing is lost: the WAL is kept until it can."""
+        return self._checkpointer.trouble or (self.historian.trouble if self.historian is not None else None)
+
     def know(self, functions: Sequence[Function[..., Any]], codes: Mapping[str, Code]) -> None:
         """Store the code of functions, by module, so that the past can always be run with it."""
         self._writer.submit(lambda: self._recorder.know(functions, codes), "know").result()

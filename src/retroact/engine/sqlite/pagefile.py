@@ -114,20 +114,6 @@ def encode_patch(old: bytes, new: bytes) -> bytes:
     return bits.to_bytes(_bitmap_size(len(new)), "little") + b"".join(parts)
 
 
-def apply_patch(image: bytearray, patches: bytes, at: int = 0) -> int:
-    """Write the patch that begins at `at` in `patches` over `image`. The offset where the patch ends."""
-    size = _bitmap_size(len(image))
-    bits = int.from_bytes(patches[at : at + size], "little")
-    at += size
-    while bits:
-        lowest = bits & -bits
-        offset = (lowest.bit_length() - 1) * _BLOCK
-        image[offset : offset + _BLOCK] = patches[at : at + _BLOCK]
-        at += _BLOCK
-        bits ^= lowest
-    return at
-
-
 def _bitmap_size(page_size: int) -> int:
     return -(-page_size // (8 * _BLOCK))
 

@@ -122,7 +122,3 @@ from retroact_record where run = ? and step = 0
 -- name: reach
 -- the first and the last version that a run wrote
 select min(version), max(version) from retroact_record where run = ?
-
--- name: tables
--- the application's tables and their columns
-select m.name, (select json_group_array(c.name) from pragma_table_info(m.name) c) from sqlite_schema m where m.type = 'table' and m.name not like 'retroact\_%' escape '\'
