@@ -29,10 +29,11 @@ from retroact.engine.guard import guard
 from retroact.engine.sqlite.checkpointer import Checkpointer
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection
 from retroact.engine.sqlite.database import check_file, create_trace, open_reader, open_writer
-from retroact.engine.sqlite.historian import Historian, Note
+from retroact.engine.sqlite.historian import Historian
 from retroact.engine.sqlite.lock import WriterLock
 from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.recorder import Performed, Recorder
+from retroact.engine.sqlite.scribe import Note
 from retroact.engine.sqlite.trace_reader import TraceReader
 from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
@@ -55,7 +56,7 @@ class SqliteEngine:
         self._lock.acquire()
         try:
             self._database = open_writer(path)
-            self.historian = Historian(path, self._database) if recording else None
+            self.historian = Historian(path, self._database, self._lock.descriptor) if recording else None
             self._checkpointer = Checkpointer(self._database, path, self._before_copy)
             create_trace(self._database)
             self._recorder = Recorder(self._database)
