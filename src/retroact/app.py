@@ -20,7 +20,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from retroact.engine.clock import Clock, SystemClock
-from retroact.engine.contract import Invocation, Ran, RunStart
+from retroact.engine.contract import Bound, Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
 from retroact.errors import (
     BadDeclaration,
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 AnyFunction = Function[..., Any]
+Future = concurrent.futures.Future[Any]
 #: Runs that may be under way at the same time in the background.
 THREADS = 256
 
@@ -79,6 +80,19 @@ class Handle(Generic[R]):
 
     def __repr__(self) -> str:
         return f"<run {self.run}>"
+
+
+class _UnderWay:
+    """A run that somebody is carrying out."""
+
+    __slots__ = ("function", "future", "told")
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        #: Where its result will be, when somebody else waits for it.
+        self.future: Future | None = None
+        #: Tells a future what came of it, once that is known.
+        self.told: Callable[[Future], None] | None = None
 
 
 class App:
@@ -114,8 +128,7 @@ class App:
         self.engine.know([*self.registry, SLEEP], _captured(self.registry))
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
-        #: What is under way: each run's function, and where its result will be.
-        self._active: dict[RunId, tuple[str, concurrent.futures.Future[Any]]] = {}
+        self._active: dict[RunId, _UnderWay] = {}
         self._lock = threading.Lock()
         self._closed = False
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
@@ -127,28 +140,35 @@ class App:
 
         `run` is the id of the run: a second call with the same id does not run it again, it returns the same result.
         """
-        found, start, fresh = self._prepare(function, args, kwargs, run)
+        found, arguments, bound = self._prepare(function, args, kwargs)
+        fresh = run is None
+        run_id = new_run_id(self._clock) if run is None else RunId(run)
         if found.kind is Kind.TRANSACTION:
-            return self._transact(start, fresh=fresh)
-        future, mine = self._claim(start.run, found.name)
-        if mine:
-            self._fulfil(future, start.run, lambda: self._once(found, start, fresh=fresh))
-        return future.result()
+            return self._transact(run_id, found, arguments, bound, fresh=fresh)
+        under_way, mine = self._claim(run_id, found.name)
+        if not mine:
+            return self._future_of(under_way).result()
+        start = RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound)
+        return self._fulfil(under_way, run_id, lambda: self._once(found, start, fresh=fresh))
 
     def start(self, function: Function[P, R] | str, *args: Any, run: str | None = None, **kwargs: Any) -> Handle[R]:
         """Start a function in the background. When this returns for a workflow, the run is durable: a crash does not lose it."""
-        found, start, fresh = self._prepare(function, args, kwargs, run)
-        future, mine = self._claim(start.run, found.name)
+        found, arguments, bound = self._prepare(function, args, kwargs)
+        fresh = run is None
+        run_id = new_run_id(self._clock) if run is None else RunId(run)
+        under_way, mine = self._claim(run_id, found.name)
+        future = self._future_of(under_way)
         if mine:
-            with self._told(future, start.run):
-                if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(start.run) is None):
+            start = RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound)
+            with self._told(under_way, run_id):
+                if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(run_id) is None):
                     self.engine.begin_run(start)
-                    self._submit(future, start.run, lambda: self._value(found, start.run, self._executor.run(start, begun=True)))
+                    self._submit(under_way, run_id, lambda: self._value(found, run_id, self._executor.run(start, begun=True)))
                 elif found.kind is Kind.TRANSACTION:
-                    self._submit(future, start.run, lambda: self._transact(start, fresh=fresh))
+                    self._submit(under_way, run_id, lambda: self._transact(run_id, found, arguments, bound, fresh=fresh))
                 else:
-                    self._submit(future, start.run, lambda: self._once(found, start, fresh=fresh))
-        return Handle(start.run, future, self.cancel)
+                    self._submit(under_way, run_id, lambda: self._once(found, start, fresh=fresh))
+        return Handle(run_id, future, self.cancel)
 
     def handle(self, run: str) -> Handle[Any]:
         """The handle of a run that was started earlier. Raises UnknownRun, NotFinished."""
@@ -159,8 +179,8 @@ class App:
             if found.outcome is None:
                 raise _not_finished(found)
             self.registry.get(found.function)
-            future = cast("concurrent.futures.Future[Any]", concurrent.futures.Future())
-            self._fulfil(future, run_id, lambda: self._recorded_result(found))
+            future = cast("Future", concurrent.futures.Future())
+            self._tell(future, found)
         return Handle(run_id, future, self.cancel)
 
     def cancel(self, run: str) -> None:
@@ -252,9 +272,7 @@ class App:
 
     # --- how -------------------------------------------------------------------------------------------------------------
 
-    def _prepare(
-        self, function: AnyFunction | str, args: tuple[Any, ...], kwargs: dict[str, Any], run: str | None
-    ) -> tuple[AnyFunction, RunStart, bool]:
+    def _prepare(self, function: AnyFunction | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[AnyFunction, bytes, Bound]:
         if self._closed:
             raise Closed(path=self.path)
         found = function if isinstance(function, Function) else self.registry.get(str(function))
@@ -271,15 +289,12 @@ class App:
         if found.kind is Kind.INVARIANT:
             raise BadDeclaration(function=found.name, problem="an invariant is checked, not run")
         arguments = found.schema.encode_arguments(args, kwargs)
-        bound = found.schema.decode_arguments(arguments)
-        run_id = RunId(run or new_run_id(self._clock))
-        return found, RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound), run is None
+        return found, arguments, found.schema.decode_arguments(arguments)
 
-    def _transact(self, start: RunStart, *, fresh: bool) -> Any:
-        function, arguments, bound = start.function, start.arguments, start.bound
-        invocation = Invocation(run=start.run, step=ALONE, function=function, arguments=arguments, fresh=fresh, bound=bound)
+    def _transact(self, run: RunId, function: AnyFunction, arguments: bytes, bound: Bound, *, fresh: bool) -> Any:
+        invocation = Invocation(run=run, step=ALONE, function=function, arguments=arguments, fresh=fresh, bound=bound)
         ran, _ = self.engine.transact(invocation)
-        return self._value(start.function, start.run, ran)
+        return self._value(function, run, ran)
 
     def _once(self, function: AnyFunction, start: RunStart, *, fresh: bool) -> Any:
         """Run under an id that, unless it is fresh, the caller chose: perhaps it has been run, or begun, before."""
@@ -304,67 +319,85 @@ class App:
 
     def _resume(self, run: Run) -> Handle[Any]:
         function = self.registry.get(run.function)
-        future, mine = self._claim(run.run, run.function)
+        under_way, mine = self._claim(run.run, run.function)
+        future = self._future_of(under_way)
         if mine and run.state.terminal:
-            self._fulfil(future, run.run, lambda: self._recorded_result(run))
+            self._release(under_way, run.run, lambda future: self._tell(future, run))
         elif mine:
-            with self._told(future, run.run):
+            with self._told(under_way, run.run):
                 if run.state is not RunState.RUNNING:
                     self._executor.put_back(run.run)
-                self._submit(future, run.run, lambda: self._value(function, run.run, self._again(run)))
+                self._submit(under_way, run.run, lambda: self._value(function, run.run, self._again(run)))
         return Handle(run.run, future, self.cancel)
 
-    def _claim(self, run: RunId, function: str) -> tuple[concurrent.futures.Future[Any], bool]:
-        """The future of a run, and whether the caller is to fulfil it: a run id is under way once. Raises WrongFunction."""
+    def _claim(self, run: RunId, function: str) -> tuple[_UnderWay, bool]:
+        """A run that is under way, and whether the caller is to fulfil it: a run id is under way once. Raises WrongFunction."""
         with self._lock:
             present = self._active.get(run)
             if present is None:
-                future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-                self._active[run] = (function, future)
-                return future, True
-        if present[0] != function:
-            raise WrongFunction(run=run, recorded=present[0], asked=function)
-        return present[1], False
+                mine = self._active[run] = _UnderWay(function)
+                return mine, True
+        if present.function != function:
+            raise WrongFunction(run=run, recorded=present.function, asked=function)
+        return present, False
 
-    def _under_way(self, run: RunId) -> concurrent.futures.Future[Any] | None:
+    def _under_way(self, run: RunId) -> Future | None:
+        present = self._active.get(run)
+        return None if present is None else self._future_of(present)
+
+    def _future_of(self, under_way: _UnderWay) -> Future:
+        """Where the result of a run will be: made when somebody wants to wait for it."""
         with self._lock:
-            return self._active.get(run, (None, None))[1]
+            if under_way.future is None:
+                under_way.future = concurrent.futures.Future()
+                if under_way.told is not None:
+                    under_way.told(under_way.future)
+            return under_way.future
 
-    def _submit(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
+    def _tell(self, future: Future, run: Run) -> None:
+        """Have a future tell what came of a run that has ended."""
+        try:
+            future.set_result(self._recorded_result(run))
+        except Exception as error:  # noqa: BLE001 - what a run raised is raised again where its result is asked for
+            future.set_exception(error)
+
+    def _submit(self, under_way: _UnderWay, run: RunId, work: Callable[[], Any]) -> None:
         """Have a claimed run fulfilled in the background, or told that it was not when the App is closed before its turn."""
 
-        def ended(job: concurrent.futures.Future[None]) -> None:
+        def ended(job: Future) -> None:
             if job.cancelled():
-                self._release(run)
-                future.set_exception(RunCancelled(run=run))
+                self._release(under_way, run, lambda future: future.set_exception(RunCancelled(run=run)))
 
-        self._pool.submit(self._fulfil, future, run, work).add_done_callback(ended)
+        self._pool.submit(self._fulfil, under_way, run, work).add_done_callback(ended)
 
     @contextlib.contextmanager
-    def _told(self, future: concurrent.futures.Future[Any], run: RunId) -> Generator[None]:
+    def _told(self, under_way: _UnderWay, run: RunId) -> Generator[None]:
         """Whoever waits for a claimed run is told when it cannot be begun."""
         try:
             yield
         except BaseException as error:
-            self._release(run)
-            future.set_exception(error)
+            raised = error
+            self._release(under_way, run, lambda future: future.set_exception(raised))
             raise
 
-    def _fulfil(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
+    def _fulfil(self, under_way: _UnderWay, run: RunId, work: Callable[[], Any]) -> Any:
+        """Do the work of a claimed run, and tell whoever waits for it."""
         try:
             value = work()
-        except BaseException as error:  # whoever waits for the run is told
-            self._release(run)
-            future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._release(run)
-            future.set_result(value)
+        except BaseException as error:
+            raised = error
+            self._release(under_way, run, lambda future: future.set_exception(raised))
+            raise
+        self._release(under_way, run, lambda future: future.set_result(value))
+        return value
 
-    def _release(self, run: RunId) -> None:
+    def _release(self, under_way: _UnderWay, run: RunId, tell: Callable[[Future], None]) -> None:
         with self._lock:
             self._active.pop(run, None)
+            under_way.told = tell
+            future = under_way.future
+        if future is not None:
+            tell(future)
 
     def _wait_for_the_last(self, run: RunId) -> None:
         """A run that was cancelled may still be on its way to its next call."""

@@ -77,9 +77,12 @@ select text from retroact_source where hash = ?
 select value, failure, function from retroact_record where run = ? and step = ? order by attempt desc limit 1
 
 -- name: run
--- one workflow
+-- one run: a workflow, or a transaction that was run alone
 select w.run, w.function, w.arguments, w.state, w.value, w.failure, w.reason, w.began_us, w.ended_us, w.parent, w.parent_step
-from retroact_run w where w.run = ?
+from retroact_run w where w.run = ?1
+union all
+select run, function, arguments, case when failure is null then 'committed' else 'aborted' end, value, failure, null, began_us, began_us + elapsed_us, null, null
+from retroact_record where run = ?1 and step = 0 and not exists (select 1 from retroact_run where run = ?1)
 
 -- name: open_runs
 -- workflows that have no outcome yet
@@ -113,11 +116,6 @@ union all
 select run, function, arguments, case when failure is null then 'committed' else 'aborted' end, value, failure, null, began_us, began_us + elapsed_us, null, null
 from retroact_record where step = 0 and began_us >= :since and began_us <= :until
 order by began_us desc, run desc limit :most
-
--- name: alone
--- a transaction that was run alone, as a run
-select run, function, arguments, case when failure is null then 'committed' else 'aborted' end, value, failure, null, began_us, began_us + elapsed_us, null, null
-from retroact_record where run = ? and step = 0
 
 -- name: reach
 -- the first and the last version that a run wrote

@@ -47,7 +47,7 @@ class TraceReader:
 
     def run(self, run: RunId) -> Run:
         """One run. Raises UnknownRun."""
-        rows = self._all("run", (run,)) or self._all("alone", (run,))
+        rows = self._all("run", (run,))
         if not rows:
             raise UnknownRun(run=run, database=self.path)
         first, last = self._all("reach", (run,))[0]
@@ -55,7 +55,7 @@ class TraceReader:
 
     def find_run(self, run: RunId) -> Run | None:
         """One run, or None."""
-        rows = self._all("run", (run,)) or self._all("alone", (run,))
+        rows = self._all("run", (run,))
         return self._run(rows[0]) if rows else None
 
     def runs(self, *, since_us: int = 0, until_us: int = 2**62, most: int = -1) -> list[Run]:

@@ -176,15 +176,16 @@ class Writer:
     def _hand_over(self) -> None:
         """Give the lead to the first caller in line, or lay it down."""
         while True:
-            with self._line:
-                heir = self._first_in_line()
-                if heir is not None and heir.gate is not None:
-                    heir.leads = True
-                    heir.gate.release()
-                    return
+            if self._queue:
+                with self._line:
+                    heir = self._first_in_line()
+                    if heir is not None and heir.gate is not None:
+                        heir.leads = True
+                        heir.gate.release()
+                        return
             self._lead_lock.release()
             # A caller may have queued up just before the release; somebody has to take it.
-            if self._first_in_line() is None or not self._lead_lock.acquire(blocking=False):
+            if not self._queue or self._first_in_line() is None or not self._lead_lock.acquire(blocking=False):
                 return
 
     def _lead(self, own: Job[Any] | None, *, linger: bool = False) -> None:
