@@ -28,6 +28,7 @@ from retroact.errors import (
     MisplacedCall,
     NoProject,
     NotFinished,
+    PastNotKept,
     RunCancelled,
     SourceMissing,
     WrongFunction,
@@ -43,6 +44,7 @@ from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
 from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
+    from retroact.engine.postgres.engine import PostgresEngine
     from retroact.engine.sqlite.history import History
     from retroact.replay.replayer import Report
     from retroact.retroaction.difference import Difference
@@ -113,9 +115,10 @@ class App:
         recover: bool = True,
         recording: bool = True,
     ) -> None:
-        """Open or create the database. `recording=False` keeps no page log: exactly-once holds, the past cannot be opened.
+        """Open or create the database: a file, or `postgresql://...`. `recording=False` keeps no page log: exactly-once holds, the
+        past cannot be opened.
 
-        Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject, DuplicateFunction, BadDeclaration.
+        Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable, NoProject, DuplicateFunction, BadDeclaration.
         """
         self.registry = Registry.of(_with_companions(functions))
         self.path = database_path(database)
@@ -123,7 +126,8 @@ class App:
         self._modules = {plain_name(f.module): sys.modules[f.module] for f in self.registry if f.module in sys.modules}
         for function in self.registry:
             _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
-        self.engine = SqliteEngine(self.path, self._clock, recording=recording)
+        self.engine = _open_engine(self.path, self._clock, recording=recording)
+        self.path = self.engine.path
         self.trace = self.engine.trace
         self.engine.know([*self.registry, SLEEP], _captured(self.registry))
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
@@ -242,6 +246,8 @@ class App:
         """The past of the database: `app.history.at(version).query("select ...")`. Raises BeyondHistory."""
         from retroact.engine.sqlite.history import History
 
+        if not isinstance(self.path, Path):
+            raise PastNotKept(what="This", database=self.path)
         return History(self.path)
 
     def replay(self, runs: Iterable[str]) -> Report:
@@ -444,15 +450,43 @@ def _base32(number: int, width: int) -> str:
     return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in reversed(range(width)))
 
 
-def database_path(database: str | Path) -> Path:
-    """The file behind a database URL or path. Raises NoProject for an engine that is not there."""
+def database_path(database: str | Path) -> Path | str:
+    """The file behind a database URL or path; the URL itself when a server is behind it. Raises NoProject."""
     text = str(database)
-    for prefix in ("sqlite:///", "sqlite://"):
-        if text.startswith(prefix):
-            return Path(text[len(prefix) :])
-    if "://" in text:
-        raise NoProject(problem=f"no engine for {text}", remedy="Use sqlite:///path/to/file.db, or a plain path.")
-    return Path(text)
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return Path(text)
+    if scheme not in _ENGINES:
+        schemes = ", ".join(f"{known}://" for known in _ENGINES)
+        raise NoProject(problem=f"no engine for {scheme}://", remedy=f"Use a plain path, or one of {schemes}.")
+    return Path(rest.removeprefix("/")) if scheme == "sqlite" else text
+
+
+def _open_engine(database: Path | str, clock: Clock, *, recording: bool) -> SqliteEngine | PostgresEngine:
+    """The engine behind a database. Raises what opening it raises."""
+    scheme = "sqlite" if isinstance(database, Path) else database.partition("://")[0]
+    return _ENGINES[scheme](database, clock, recording)
+
+
+def _open_sqlite(path: Any, clock: Clock, recording: bool) -> SqliteEngine:
+    return SqliteEngine(path, clock, recording=recording)
+
+
+def _open_postgres(url: Any, clock: Clock, _recording: bool) -> PostgresEngine:
+    from retroact.engine.postgres import driver
+
+    driver.need()
+    from retroact.engine.postgres.engine import PostgresEngine
+
+    return PostgresEngine(url, clock)
+
+
+#: Which engine stands behind a database URL, by its scheme.
+_ENGINES: dict[str, Callable[[Any, Clock, bool], SqliteEngine | PostgresEngine]] = {
+    "sqlite": _open_sqlite,
+    "postgresql": _open_postgres,
+    "postgres": _open_postgres,
+}
 
 
 def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:

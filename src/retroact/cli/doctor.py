@@ -92,7 +92,23 @@ def _code(found: _Findings, args: argparse.Namespace) -> None:
     found.add("project", code=str(path), functions=", ".join(sorted(f.name for f in functions)) or "none")
 
 
-def _database(found: _Findings, path: Path) -> None:
+def _server(found: _Findings, url: str) -> None:
+    from retroact.cli.server import examine
+
+    try:
+        for finding in examine(url):
+            if isinstance(finding, str):
+                found.problems.append(finding)
+            else:
+                found.add(finding[0], **finding[1])
+    except RetroactError as error:
+        found.problems.append(str(error))
+
+
+def _database(found: _Findings, path: Path | str) -> None:
+    if isinstance(path, str):
+        _server(found, path)
+        return
     found.add("database", path=str(path))
     if not path.exists():
         found.add("database", present="not yet: `retroact run` makes it")

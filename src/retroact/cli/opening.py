@@ -14,20 +14,43 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retroact.app import App
+    from retroact.engine.postgres.trace_reader import TraceReader as ServerTrace
     from retroact.engine.sqlite.history import History
     from retroact.engine.sqlite.trace_reader import TraceReader
 
 
 @contextlib.contextmanager
-def trace_of(database: Path) -> Generator[TraceReader]:
-    """The records, read beside whoever writes. Raises NoProject, NotADatabase, NewerDatabase."""
-    from retroact.engine.sqlite.trace_reader import TraceReader
-
-    reader = TraceReader(database)
+def trace_of(database: Path | str) -> Generator[TraceReader | ServerTrace]:
+    """The records, read beside whoever writes. Raises NoProject, NotADatabase, NewerDatabase, Unreachable."""
+    reader = _file_trace(database) if isinstance(database, Path) else _server_trace(database)
     try:
         yield reader
     finally:
         reader.close()
+
+
+def _file_trace(path: Path) -> TraceReader:
+    from retroact.engine.sqlite.trace_reader import TraceReader
+
+    return TraceReader(path)
+
+
+def _server_trace(url: str) -> ServerTrace:
+    from retroact.engine.postgres import driver
+
+    driver.need()
+    from retroact.engine.clock import SystemClock
+    from retroact.engine.postgres.trace_reader import TraceReader
+
+    return TraceReader.on(url, SystemClock())
+
+
+def ask_server(trace: TraceReader | ServerTrace, sql: str) -> list[Any]:
+    """Rows of the present state of a server."""
+    from retroact.engine.postgres.trace_reader import TraceReader
+
+    assert isinstance(trace, TraceReader), "only a server is asked"
+    return trace.query(sql)
 
 
 @contextlib.contextmanager
@@ -54,8 +77,9 @@ def ask(database: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
 
 
 @contextlib.contextmanager
-def app_on(database: Path, *code: ModuleType) -> Generator[App]:
-    """An App that does not go on with interrupted runs by itself. Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject."""
+def app_on(database: Path | str, *code: ModuleType) -> Generator[App]:
+    """An App that does not go on with interrupted runs by itself. Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable,
+    NoProject."""
     from retroact.app import App
 
     with App(database, *code, recover=False) as app:

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from retroact.cli.failure import BadRequest
-from retroact.errors import NoProject
+from retroact.errors import NoProject, PastNotKept
 
 FILE = "retroact.toml"
 _KEYS = {"code": "--code", "database": "--db"}
@@ -20,27 +20,39 @@ _KEYS = {"code": "--code", "database": "--db"}
 
 def options(parser: argparse.ArgumentParser, *, code: bool = False) -> None:
     """Add the options that name the project."""
-    parser.add_argument("--db", metavar="PATH", help=f"the database (default: `database` in {FILE})")
+    parser.add_argument("--db", metavar="PATH|URL", help=f"the database: a file, or postgresql://... (default: `database` in {FILE})")
     if code:
         parser.add_argument("--code", metavar="PATH", help=f"the functions: a .py file or a package (default: `code` in {FILE})")
 
 
-def database(args: argparse.Namespace) -> Path:
-    """The database, which may not exist yet. Raises NoProject."""
+def database(args: argparse.Namespace) -> Path | str:
+    """The database, which may not exist yet: a file, or the address of a server. Raises NoProject."""
     given: str | None = args.db
-    if given is None:
-        return _told("database", "the database")
-    if "://" in given:
+    found = _told("database", "the database") if given is None else given
+    if isinstance(found, str) and "://" in found:
         from retroact.app import database_path
 
-        return database_path(given)
-    return Path(given)
+        return database_path(found)
+    return Path(found)
 
 
-def present_database(args: argparse.Namespace) -> Path:
-    """The database, which exists. Raises NoProject."""
+def past(args: argparse.Namespace) -> Path:
+    """The database, which exists and keeps its past. Raises NoProject, PastNotKept."""
+    path = present_database(args)
+    if not isinstance(path, Path):
+        from retroact.engine.postgres import driver
+
+        driver.need()
+        from retroact.engine.postgres.address import shown
+
+        raise PastNotKept(what="This", database=shown(path))
+    return path
+
+
+def present_database(args: argparse.Namespace) -> Path | str:
+    """The database, which exists (a server is asked later). Raises NoProject."""
     path = database(args)
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise NoProject(
             problem=f"there is no database {path}", remedy="`retroact init` makes a project; `retroact run` makes its database."
         )
@@ -50,7 +62,7 @@ def present_database(args: argparse.Namespace) -> Path:
 def code(args: argparse.Namespace) -> Path:
     """The code, which exists. Raises NoProject."""
     given: str | None = args.code
-    return existing_code(Path(given) if given is not None else _told("code", "the functions"))
+    return existing_code(Path(given if given is not None else _told("code", "the functions")))
 
 
 def existing_code(path: Path) -> Path:
@@ -65,7 +77,7 @@ def nearest(folder: Path) -> Path | None:
     return next((above / FILE for above in (folder, *folder.parents) if (above / FILE).is_file()), None)
 
 
-def _told(key: str, what: str) -> Path:
+def _told(key: str, what: str) -> Path | str:
     file = nearest(Path.cwd())
     if file is None:
         problem = f"no {FILE} in {Path.cwd()} or above it, and no {_KEYS[key]}"
@@ -73,7 +85,7 @@ def _told(key: str, what: str) -> Path:
     value = _read(file).get(key)
     if value is None:
         raise NoProject(problem=f"{file} does not name {what}", remedy=f'Write {key} = "PATH" into it, or give {_KEYS[key]} PATH.')
-    return _short(file.parent / value)
+    return value if "://" in value else _short(file.parent / value)
 
 
 def _read(file: Path) -> dict[str, str]:

@@ -48,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     """Replay runs and report."""
-    path = project.present_database(args)
+    path = project.past(args)
     with opening.history_of(path) as history, Progress("replaying", "transactions") as progress:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
         with opening.silenced():

@@ -48,7 +48,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     """Run changed code over the past and print the difference."""
     answers = dict(_answer(text) for text in args.answer)
-    path = project.present_database(args)
+    path = project.past(args)
     changed = Registry.of(opening.functions_in(project.existing_code(Path(args.changed))))
     with opening.history_of(path) as history, Progress("running the past", "transactions") as progress:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)

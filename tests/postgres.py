@@ -1,0 +1,91 @@
+"""The Postgres server of a test session, and databases on it that tests take in turn.
+
+A server is found by RETROACT_TEST_POSTGRES (an address that may create databases), or else made: see `retroact.testing.postgres`. It is
+made without fsync: no test makes the machine itself fail, and what a killed server has written is there.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
+
+from retroact.errors import NoProject
+from retroact.testing.postgres import PostgresServer, programs
+
+VARIABLE = "RETROACT_TEST_POSTGRES"
+_RESET = "drop schema if exists retroact cascade; drop schema public cascade; create schema public; grant all on schema public to public"
+
+
+def found() -> str:
+    """Which server the tests run on, in a line. Raises NoProject."""
+    return f"the server of {VARIABLE}" if os.environ.get(VARIABLE) else str(programs())
+
+
+class Databases:
+    """Empty databases, one for each folder that asks."""
+
+    def __init__(self) -> None:
+        given = os.environ.get(VARIABLE)
+        self.server = None if given else PostgresServer(fsync="off", full_page_writes="off", autovacuum="off")
+        self._given = given or ""
+        self._free: list[str] = []
+        self._taken: dict[Path, str] = {}
+        self._made = 0
+
+    def url(self, folder: Path) -> str:
+        """The database of a folder, empty when it is asked for the first time."""
+        if folder not in self._taken:
+            self._taken[folder] = self._empty() if self._free else self._make()
+        return self._url(self._taken[folder])
+
+    def give_back(self) -> None:
+        """A test has ended: its databases may be used by others."""
+        self._free += self._taken.values()
+        self._taken.clear()
+
+    def close(self) -> None:
+        if self.server is not None:
+            self.server.close()
+            return
+        with psycopg.connect(self._given, autocommit=True) as conn:
+            for name in self._free:
+                conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+    def _empty(self) -> str:
+        name = self._free.pop()
+        with psycopg.connect(self._url(name), autocommit=True) as conn:
+            conn.execute(
+                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            conn.execute("set client_min_messages to warning")
+            conn.execute(_RESET)
+        return name
+
+    def _make(self) -> str:
+        self._made += 1
+        name = f"retroact_test_{os.getpid()}_{self._made}"
+        with psycopg.connect(self._given or self._url("postgres"), autocommit=True) as conn:
+            conn.execute(sql.SQL("create database {} template template0").format(sql.Identifier(name)))
+        return name
+
+    def _url(self, name: str) -> str:
+        if self.server is not None:
+            return self.server.url(name)
+        parts = {**conninfo_to_dict(self._given), "dbname": name}
+        query = "&".join(f"{key}={value}" for key, value in parts.items())
+        return f"postgresql:///?{query}"
+
+
+def none_found() -> None:
+    """Say why there is no server: in continuous integration that is a failure."""
+    try:
+        found()
+    except NoProject as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
