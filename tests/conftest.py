@@ -35,25 +35,30 @@ def databases() -> Iterator[Databases]:
 def postgres(databases: Databases, tmp_path: Path) -> Iterator[str]:
     """The address of an empty database."""
     yield databases.url(tmp_path)
-    databases.give_back()
+    databases.give_back(tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """Everything that the kit opens stands on this engine. See `every_engine`."""
     name: str = request.param
-    if name == "sqlite":
-        yield name
-        return
-    made: Databases = request.getfixturevalue("databases")
-    kit.databases = made
+    if name == "postgres":
+        kit.databases = request.getfixturevalue("databases")
     yield name
-    kit.databases = None
-    made.give_back()
+    if kit.databases is not None:
+        kit.databases.give_back()
+        kit.databases = None
+
+
+@pytest.fixture
+def on_every_engine(engine: str, tmp_path: Path) -> Iterator[None]:
+    """Gives a test's databases to others when it has ended."""
+    yield
+    if kit.databases is not None:
+        kit.databases.give_back(tmp_path)
 
 
 def every_engine(metafunc: pytest.Metafunc) -> None:
-    """Run a folder's tests on each engine, but those that are about one: `pytest_generate_tests = every_engine` in its conftest."""
-    metafunc.fixturenames.insert(0, "engine")
+    """Run a test on each engine, unless it is about one. A folder's conftest says so: see that of the workflows."""
     engines = ["sqlite"] if metafunc.definition.get_closest_marker("sqlite") else ["sqlite", "postgres"]
-    metafunc.parametrize("engine", engines, indirect=True, scope="function")
+    metafunc.parametrize("engine", engines, indirect=True, scope="module")

@@ -18,6 +18,7 @@ from retroact.errors import NoProject
 from retroact.testing.postgres import PostgresServer, programs
 
 VARIABLE = "RETROACT_TEST_POSTGRES"
+_END_OTHERS = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
 _RESET = "drop schema if exists retroact cascade; drop schema public cascade; create schema public; grant all on schema public to public"
 
 
@@ -43,10 +44,10 @@ class Databases:
             self._taken[folder] = self._empty() if self._free else self._make()
         return self._url(self._taken[folder])
 
-    def give_back(self) -> None:
-        """A test has ended: its databases may be used by others."""
-        self._free += self._taken.values()
-        self._taken.clear()
+    def give_back(self, under: Path | None = None) -> None:
+        """Who asked for the databases of the folders under this one has ended: others may use them."""
+        for folder in [folder for folder in self._taken if under is None or folder.is_relative_to(under)]:
+            self._free.append(self._taken.pop(folder))
 
     def close(self) -> None:
         if self.server is not None:
@@ -59,9 +60,7 @@ class Databases:
     def _empty(self) -> str:
         name = self._free.pop()
         with psycopg.connect(self._url(name), autocommit=True) as conn:
-            conn.execute(
-                "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
-            )
+            conn.execute(_END_OTHERS)
             conn.execute("set client_min_messages to warning")
             conn.execute(_RESET)
         return name

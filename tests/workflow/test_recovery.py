@@ -325,7 +325,7 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing(
     in_a_process(
         tmp_path,
         f"""
-        app = App("test.db", [create, write, erase, send, find_letter, child, whole])
+        app = App({str(database(tmp_path))!r}, [create, write, erase, send, find_letter, child, whole])
         app.run(create)
         app.start(whole, {fails}, run="r").result()
         """,

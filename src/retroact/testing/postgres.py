@@ -17,7 +17,7 @@ import signal
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, Self
+from typing import NamedTuple, Self
 
 from retroact.errors import NoProject
 
@@ -51,6 +51,14 @@ def _candidates() -> list[Path]:
     return found
 
 
+class _Owner(NamedTuple):
+    """Who runs the programs of a server; nothing is said when it is we."""
+
+    user: str | None = None
+    group: int | None = None
+    extra_groups: list[int] | None = None
+
+
 class PostgresServer:
     """A server that runs until it is closed. `stop` and `start` are for tests of what a restart does."""
 
@@ -60,8 +68,8 @@ class PostgresServer:
         self._owner = _owner()
         self.folder = Path(tempfile.mkdtemp(prefix="retroact-pg-"))
         self._data = self.folder / "data"
-        if self._owner:
-            shutil.chown(self.folder, self._owner["user"])
+        if self._owner.user is not None:
+            shutil.chown(self.folder, self._owner.user)
         self.folder.chmod(0o755)
         try:
             self._call("initdb", "-D", str(self._data), "--no-sync", "--auth=trust", "-U", "postgres", "-E", "UTF8", "--locale=C")
@@ -116,8 +124,16 @@ class PostgresServer:
     def _call(self, program: str, *arguments: str) -> str:
         command = [str(self.programs / program), *arguments]
         with tempfile.TemporaryFile("w+") as output:  # not a pipe: a server that is started would keep it open
-            done: subprocess.CompletedProcess[bytes] = subprocess.run(  # noqa: S603 - a program of the server, with arguments of ours
-                command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, check=False, timeout=120, **self._owner
+            done = subprocess.run(  # noqa: S603 - a program of the server, with arguments of ours
+                command,
+                cwd=self.folder,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                check=False,
+                timeout=120,
+                user=self._owner.user,
+                group=self._owner.group,
+                extra_groups=self._owner.extra_groups,
             )
             output.seek(0)
             text = output.read()
@@ -126,14 +142,14 @@ class PostgresServer:
         return text
 
 
-def _owner() -> dict[str, Any]:
+def _owner() -> _Owner:
     """Whose process a server is to be: ours, or an unprivileged user's when we are root. Raises NoProject."""
     if os.geteuid() != 0:
-        return {}
+        return _Owner()
     for name in _USERS:
         try:
             user = pwd.getpwnam(name)
         except KeyError:
             continue
-        return {"user": user.pw_name, "group": user.pw_gid, "extra_groups": []}
+        return _Owner(user.pw_name, user.pw_gid, [])
     raise NoProject(problem="Postgres does not run as root, and there is no user postgres or nobody", remedy="Run this as another user.")

@@ -54,10 +54,13 @@ _NOBODY = RunId("")
 class Finished:
     """A job that is done."""
 
-    error = None
+    error: None = None
 
     def result(self) -> None:
         """Nothing went wrong."""
+
+    def wait(self) -> None:
+        """There is nothing to wait for."""
 
 
 class _Conflict(Exception):
