@@ -12,6 +12,7 @@ This module must not know what a flight is for.
 from __future__ import annotations
 
 import collections
+import select
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ import psycopg
 from psycopg import errors, pq
 from psycopg.adapt import Transformer
 
+from retroact.engine.clock import monotonic
 from retroact.engine.postgres.literal import type_number
 from retroact.engine.postgres.queries import queries
 from retroact.engine.postgres.shape import Shape
@@ -26,6 +28,8 @@ from retroact.trace.record import Cell
 
 _GOOD = frozenset({pq.ExecStatus.COMMAND_OK, pq.ExecStatus.TUPLES_OK, pq.ExecStatus.EMPTY_QUERY})
 _COPYING = frozenset({pq.ExecStatus.COPY_IN, pq.ExecStatus.COPY_OUT, pq.ExecStatus.COPY_BOTH})
+#: How long a server may take to let us in (seconds).
+CONNECT_SECONDS = 20
 #: Statements that a connection keeps prepared.
 _PREPARED = 500
 #: What is prepared no longer fits the schema, or somebody has dropped it: forget it and try again.
@@ -48,11 +52,7 @@ class Session:
 
     def __init__(self, address: str) -> None:
         """Connect. Raises psycopg.OperationalError."""
-        self._raw = pq.PGconn.connect(address.encode())
-        if self._raw.status != pq.ConnStatus.OK:
-            problem = self._raw.error_message.decode("utf-8", "replace").strip()
-            self._raw.finish()
-            raise psycopg.OperationalError(problem)
+        self._raw = _connected(address)
         self._prepared: collections.OrderedDict[tuple[str, tuple[int, ...]], Prepared] = collections.OrderedDict()
         self._names = 0
         self._reader = Transformer(None)
@@ -142,3 +142,24 @@ class Session:
     def close(self) -> None:
         """Let the connection go."""
         self._raw.finish()
+
+
+def _connected(address: str) -> pq.abc.PGconn:
+    """A connection, made step by step: the blocking call would hold Python's lock until the server answers. Raises
+    psycopg.OperationalError."""
+    raw = pq.PGconn.connect_start(address.encode())
+    deadline = monotonic() + CONNECT_SECONDS
+    state = raw.connect_poll() if raw.status != pq.ConnStatus.BAD else pq.PollingStatus.FAILED
+    while state in (pq.PollingStatus.READING, pq.PollingStatus.WRITING):
+        waiting = select.poll()
+        waiting.register(raw.socket, select.POLLIN if state == pq.PollingStatus.READING else select.POLLOUT)
+        if not waiting.poll(max(deadline - monotonic(), 0) * 1000):
+            raw.finish()
+            raise psycopg.OperationalError(f"no answer within {CONNECT_SECONDS} s")
+        state = raw.connect_poll()
+    if state != pq.PollingStatus.OK:
+        problem = raw.error_message.decode("utf-8", "replace").strip()
+        raw.finish()
+        raise psycopg.OperationalError(problem)
+    raw.nonblocking = 0
+    return raw
