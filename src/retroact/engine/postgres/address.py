@@ -80,7 +80,7 @@ def check(session: Session, url: str) -> None:
 
 
 def _is_installed(session: Session, url: str) -> bool:
-    if session.rows(queries()["installed"])[0][0] is None:
+    if not session.rows(queries()["installed"])[0][0]:
         return False
     found = session.rows(queries()["schema_version"])
     if found and int(found[0][0]) > SCHEMA_VERSION:

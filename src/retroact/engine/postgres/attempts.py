@@ -185,6 +185,8 @@ class Attempts:
         executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
         elapsed_us = int((monotonic() - began) * 1e6)
         performed = Performed(began_us, elapsed_us, attempt, connection.notes, _seen(session, executed))
+        if connection.fault is not None:
+            raise connection.fault
         error = connection.lost or executed.error
         if session.broken:
             raise _Lost(error or psycopg.OperationalError("the connection is gone"), sent=False)

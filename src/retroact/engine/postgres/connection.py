@@ -18,7 +18,7 @@ import psycopg
 from retroact.engine.postgres.literal import PLAIN, all_plain, literal
 from retroact.engine.postgres.session import Prepared, Session
 from retroact.engine.postgres.shape import Shape
-from retroact.errors import BadStatement, ReadOnlyTransaction
+from retroact.errors import BadStatement, EngineFault, ReadOnlyTransaction
 from retroact.trace.codec import digest_rows
 from retroact.trace.failure import describe
 from retroact.trace.record import Cell, Failure
@@ -69,6 +69,8 @@ class PostgresConnection:
         self.observer: StatementObserver | None = None
         #: The error by which the transaction was lost, if it was.
         self.lost: psycopg.Error | None = None
+        #: The platform failed in the middle of the body: that is no outcome of it.
+        self.fault: EngineFault | None = None
         self._ended = False
 
     @property
@@ -114,7 +116,11 @@ class PostgresConnection:
     def _run(self, sql: str, parameters: dict[str, Any]) -> tuple[list[Any], Callable[[Any], Any]]:
         if self._ended:
             raise self._bad(sql, "the transaction has ended; its connection is not to be kept")
-        shape = self._shape_of(sql, self.function, len(self.notes) + 1)
+        try:
+            shape = self._shape_of(sql, self.function, len(self.notes) + 1)
+        except EngineFault as fault:
+            self.fault = fault
+            raise
         try:
             if not PLAIN.issuperset(map(type, parameters.values())):
                 parameters = all_plain(parameters)

@@ -152,8 +152,9 @@ select coalesce(max(version), 0) from retroact.record
 select min(version), max(version) from retroact.record where run = {run} and opens is null
 
 -- name: installed
--- the version of the schema, null when there is none
-select case when to_regclass('retroact.meta') is null then null else 'here' end, to_regnamespace('retroact') is not null
+-- whether the tables are there, and whether their schema is; asked of the catalogue itself, since its caches may be behind
+select exists (select 1 from pg_class c join pg_namespace n on n.oid = c.relnamespace where n.nspname = 'retroact' and c.relname = 'meta'),
+       exists (select 1 from pg_namespace where nspname = 'retroact')
 
 -- name: schema_version
 -- which tables these are

@@ -55,6 +55,8 @@ class Session:
         self._raw = _connected(address)
         self._prepared: collections.OrderedDict[tuple[str, tuple[int, ...]], Prepared] = collections.OrderedDict()
         self._names = 0
+        #: libpq does not always know at once that a connection is lost: what has no SQLSTATE did not come from the server.
+        self._gone = False
         self._reader = Transformer(None)
         try:
             self._raw.exec_(b"set client_encoding to 'UTF8'")
@@ -70,7 +72,7 @@ class Session:
     @property
     def broken(self) -> bool:
         """Whether the connection is lost."""
-        return self._raw.status != pq.ConnStatus.OK
+        return self._gone or self._raw.status != pq.ConnStatus.OK
 
     @property
     def idle(self) -> bool:
@@ -90,7 +92,12 @@ class Session:
         if result.status in _COPYING:
             self.close()
             raise psycopg.ProgrammingError("COPY is not possible here")
-        raise errors.error_from_result(result)
+        raise self._error(result)
+
+    def _error(self, result: pq.abc.PGresult) -> psycopg.Error:
+        error = errors.error_from_result(result)
+        self._gone = self._gone or error.sqlstate is None
+        return error
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
         """The rows of the last statement of a flight."""
@@ -120,7 +127,7 @@ class Session:
         name = f"s{self._names}".encode()
         result = self._raw.prepare(name, shape.numbered.encode(), types)
         if result.status not in _GOOD:
-            raise errors.error_from_result(result)
+            raise self._error(result)
         return Prepared(name)
 
     def forget(self) -> None:
