@@ -247,7 +247,7 @@ class App:
         from retroact.engine.sqlite.history import History
 
         if not isinstance(self.path, Path):
-            raise PastNotKept(what="This", database=self.path)
+            raise PastNotKept(what="What is asked for", database=self.path)
         return History(self.path)
 
     def replay(self, runs: Iterable[str]) -> Report:

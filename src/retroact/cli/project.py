@@ -45,7 +45,7 @@ def past(args: argparse.Namespace) -> Path:
         driver.need()
         from retroact.engine.postgres.address import shown
 
-        raise PastNotKept(what="This", database=shown(path))
+        raise PastNotKept(what="What is asked for", database=shown(path))
     return path
 
 

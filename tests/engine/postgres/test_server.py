@@ -18,9 +18,11 @@ from tests.engine.postgres.body import AFTERWARDS, HOOKS
 from tests.postgres import Databases
 
 from retroact import App
+from retroact.engine.contract import RunStart
 from retroact.errors import EngineFault, NewerDatabase, NoProject, PastNotKept, Unreachable
 from retroact.testing import ManualClock
 from retroact.testing.postgres import PostgresServer
+from retroact.trace.record import RunId
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -134,6 +136,26 @@ def test_a_killed_client_loses_nothing_and_repeats_nothing(postgres: str) -> Non
         (True,)
     ]
     assert ask(postgres, "select count(*) from retroact.runs where state not in ('committed', 'aborted')") == [(0,)]
+
+
+def test_who_lives_keeps_its_workflows_and_who_has_died_leaves_them(postgres: str) -> None:
+    """A second App leaves alone what the first is doing. When the first is gone, one of two that come takes over, not both."""
+    HOOKS.reset()
+    gate = threading.Event()
+    AFTERWARDS.reset(lambda: gate.wait(30))
+    with App(postgres, body.FUNCTIONS) as first:
+        first.run(body.create)
+        handle = first.start(body.counts, "a", run="w")
+        with App(postgres, body.FUNCTIONS) as second:
+            assert second.recovered == []
+            assert second.trace.find_run(RunId("w")).state == "running"  # pyright: ignore
+            assert second.run(body.counts, "a", run="beside") == 2
+        gate.set()
+        assert handle.result(30) == 1
+        first.engine.begin_run(RunStart(run=RunId("left"), function=body.counts, arguments=b'{"name":"a"}', began_us=1))
+    with App(postgres, body.FUNCTIONS, recover=False) as one, App(postgres, body.FUNCTIONS, recover=False) as other:
+        taken = [*one.recover(), *other.recover()]
+        assert [(handle.run, handle.result(30)) for handle in taken] == [("left", 3)]
 
 
 def test_a_server_that_crashes_under_load_loses_nothing_and_repeats_nothing(databases: Databases) -> None:

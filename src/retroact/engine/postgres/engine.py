@@ -28,6 +28,7 @@ from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
 from retroact.engine.guard import guard
 from retroact.engine.postgres import address
 from retroact.engine.postgres.attempts import Attempts, Finished, Lingering, said
+from retroact.engine.postgres.lease import Lease
 from retroact.engine.postgres.outbox import Outbox
 from retroact.engine.postgres.patience import Patience
 from retroact.engine.postgres.pool import Pool
@@ -57,18 +58,23 @@ class PostgresEngine:
         session = address.connect(url)
         try:
             address.set_up(session, url)
-        finally:
+            self._lease = Lease(session, url)
+        except BaseException:
             session.close()
+            raise
         try:
             own = Patience(self._own, clock)
             self._patience = Patience(self._pool, clock)
-            self._recorder = Recorder(own)
+            self._recorder = Recorder(own, self._lease.number)
             self.trace = TraceReader(self._pool, clock)
+            self.trace.process = self._lease.number
+            self._pool.on_loss = self._lease.renew
             self._outbox = Outbox(lambda texts: own.run(lambda session: _write(session, texts)))
             self._attempts = Attempts(self._pool, clock, self._recorder, self.trace, self._outbox)
         except BaseException:
             self._pool.close()
             self._own.close()
+            self._lease.close()
             raise
         self._closed = False
         #: Runs whose beginning rides in a transaction that is under way.
@@ -172,6 +178,7 @@ class PostgresEngine:
         """Finish what is under way, and let the connections go."""
         self._closed = True
         with contextlib.ExitStack() as last_first:  # whatever fails on the way, the connections are let go
+            last_first.callback(self._lease.close)
             last_first.callback(self._own.close)
             last_first.callback(self._pool.close)
             last_first.callback(self._outbox.close)

@@ -32,6 +32,8 @@ class Pool:
         self._taken = 0
         self._changed = threading.Condition()
         self._closed = False
+        #: Called when connections were found to be lost.
+        self.on_loss: Callable[[], None] = _nothing
 
     def take(self) -> Session:
         """A connection without an open transaction; give it back. Raises Unreachable, Closed."""
@@ -86,6 +88,7 @@ class Pool:
             free, self._free = self._free, []
         for session in free:
             session.close()
+        self.on_loss()
 
     @contextlib.contextmanager
     def session(self) -> Generator[Session]:
@@ -104,3 +107,7 @@ class Pool:
             self._changed.notify_all()
         for session in free:
             session.close()
+
+
+def _nothing() -> None:
+    """Nobody wants to know."""

@@ -21,9 +21,9 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) on conflict (run, ste
 
 -- name: retroact_begin
 -- a workflow begins; does nothing when it has begun already
-prepare retroact_begin (text, int, text, bigint, text, int, bigint) as
-insert into retroact.record (run, step, attempt, function, arguments, began_us, elapsed_us, parent, parent_step, seal, opens)
-values ($1, 0, 1, $2, $3, $4, 0, $5, $6, $7, true) on conflict (run, step) do nothing
+prepare retroact_begin (text, int, text, bigint, text, int, bigint, int) as
+insert into retroact.record (run, step, attempt, function, arguments, began_us, elapsed_us, parent, parent_step, seal, opens, process)
+values ($1, 0, 1, $2, $3, $4, 0, $5, $6, $7, true, $8) on conflict (run, step) do nothing
 
 -- name: retroact_end
 -- a workflow has its outcome
@@ -65,7 +65,25 @@ on conflict (run) do update set state = excluded.state, reason = excluded.reason
 
 -- name: put_back
 -- a workflow that was put aside goes on
+update retroact.record set process = {process} where run = {run} and step = 0 and opens;
 delete from retroact.aside where run = {run}
+
+-- name: new_process
+-- a number for an App
+insert into retroact.process default values returning id
+
+-- name: hold
+-- the number is held as long as its connection is there; the first number says that it is ours (it spells "retr")
+select pg_advisory_lock(1919251570, {number})
+
+-- name: take_over
+-- the open workflows of processes that are no longer there become this one's; who comes second finds that they are somebody's again
+update retroact.record r set process = {process}
+where r.opens and r.process is distinct from {process} and not exists (select 1 from retroact.ending e where e.run = r.run)
+and not exists (
+    select 1 from pg_locks l where l.locktype = 'advisory' and l.classid = 1919251570 and l.objid = r.process::oid and l.granted
+    and l.database = (select d.oid from pg_database d where d.datname = current_database())
+)
 
 -- name: learn_sql
 -- a statement text seen for the first time by this process
@@ -113,7 +131,8 @@ select text from retroact.source where hash = {hash}
 select r.run, f.name, f.kind, f.fingerprint, nullif(f.code, ''), r.arguments, coalesce(a.state, 'running'), null, null, a.reason,
        r.began_us, a.ended_us, r.parent, r.parent_step
 from retroact.record r join retroact.function f on f.id = r.function left join retroact.aside a on a.run = r.run
-where r.opens and not exists (select 1 from retroact.ending e where e.run = r.run) order by r.began_us, r.run
+where r.opens and not exists (select 1 from retroact.ending e where e.run = r.run)
+and ({process}::int is null or r.process = {process}) order by r.began_us, r.run
 
 -- name: runs
 -- runs, newest first

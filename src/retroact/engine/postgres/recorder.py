@@ -42,8 +42,9 @@ class Performed(NamedTuple):
 class Recorder:
     """Makes the statements of the trace of one database. Safe for use by several threads."""
 
-    def __init__(self, own: Patience) -> None:
+    def __init__(self, own: Patience, process: int) -> None:
         self._own = own
+        self._process = process
         self._sql = queries()
         self._lock = threading.Lock()
         self._shapes: dict[str, Shape] = {}
@@ -138,7 +139,7 @@ class Recorder:
     def begin(self, start: RunStart) -> str:
         """The beginning of a workflow."""
         row = (start.run, self.number(start.function), start.arguments.decode(), start.began_us, start.parent, start.parent_step)
-        return f"execute retroact_begin({','.join(map(literal, (*row, chain(0, row))))})"
+        return f"execute retroact_begin({','.join(map(literal, (*row, chain(0, row), self._process)))})"
 
     def end(self, end: RunEnd) -> str:
         """What became of a workflow."""
@@ -147,6 +148,7 @@ class Recorder:
             return f"execute retroact_end({','.join(map(literal, (end.run, end.state.value, value, failure, end.reason, end.ended_us)))})"
         name = "put_back" if end.state is RunState.RUNNING else "put_aside"
         named: dict[str, Any] = {"run": end.run, "state": end.state.value, "reason": end.reason, "ended_us": end.ended_us}
+        named["process"] = self._process
         return self._sql[name].format(**{key: literal(value) for key, value in named.items()})
 
     def attempt(self, invocation: Invocation, performed: Performed, error: Exception, sqlstate: str | None) -> str:

@@ -12,6 +12,12 @@ create table retroact.meta (
     value text not null
 );
 
+create table retroact.process (
+    id    integer generated always as identity primary key,  -- held as an advisory lock by an App for as long as it is open
+    began timestamptz not null default now(),
+    about text not null default coalesce(host(inet_client_addr()), 'local')
+);
+
 create table retroact.source (
     hash  text primary key,                -- of the text
     text  text not null                    -- a module of the application, as it was
@@ -56,6 +62,7 @@ create table retroact.record (
     statements text,                       -- JSON: [[sql, {parameter: value}, count, ordered digest, unordered digest], ...]
     seal       bigint not null,            -- digest of what the application's side of this row says
     opens      boolean,                    -- true: a workflow begins; it has neither value nor failure
+    process    integer,                    -- of a workflow: retroact.process.id of who carries it out
     parent      text,                      -- the workflow that called this one, and as which step
     parent_step integer,
     primary key (run, step)

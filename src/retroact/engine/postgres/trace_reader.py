@@ -39,6 +39,8 @@ class TraceReader:
         self._patience = Patience(pool, clock)
         self._sql = queries()
         self._texts: dict[int, str] = {}
+        #: Whose open runs are asked for; None: everybody's.
+        self.process: int | None = None
 
     @classmethod
     def on(cls, url: str, clock: Clock) -> TraceReader:
@@ -78,8 +80,10 @@ class TraceReader:
         return [_run(row) for row in self._all("runs", since=since_us, until=until_us, most=None if most < 0 else most)]
 
     def open_runs(self) -> list[Run]:
-        """Runs without an outcome, oldest first."""
-        return [_run(row) for row in self._all("open_runs")]
+        """Runs without an outcome, oldest first: for an App, its own, and those that it takes over now from processes that have ended."""
+        if self.process is not None:
+            self._all("take_over", process=self.process)
+        return [_run(row) for row in self._all("open_runs", process=self.process)]
 
     def records_of(self, run: RunId) -> list[Record]:
         """What a run did, in the order in which it was recorded."""
