@@ -386,7 +386,7 @@ WRONG = [
 
 
 @pytest.fixture(scope="module")
-def misused(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def misused(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     functions = [in_transaction, in_step, in_async_step, in_workflow, around, leaf, twice, holds]
     with opened(tmp_path_factory.mktemp("misuse"), functions) as app:
         APPS[:] = [app]

@@ -135,7 +135,24 @@ def counts(name: str) -> int:
     return n
 
 
+@transaction
+def note_down(conn: Any, who: str) -> int:
+    conn.execute("insert into entry values (:who)", who=who)
+    return conn.value("select n from constant")
+
+
+@transaction(read_only=True)
+def constant(conn: Any) -> int:
+    return conn.value("select n from constant")
+
+
+@workflow
+def notes_down(who: str) -> int:
+    note_down(who)
+    return constant() + note_down(who)
+
+
 FUNCTIONS = [
     create, increment, increment_repeatable, take, take_repeatable, add_committed, withdraw, deposit, report, sneak, collides, orphan,
-    everything, widen, counts,
+    everything, widen, counts, note_down, constant, notes_down,
 ]  # fmt: skip

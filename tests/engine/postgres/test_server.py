@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -207,3 +208,45 @@ def test_a_server_that_stays_away_is_told_of(databases: Databases) -> None:
             app.run(body.increment, "a", run="r")
         server.start()
         assert app.run(body.increment, "a", run="r") == 1
+
+
+# --- the page for users ------------------------------------------------------------------------------------------------------
+
+
+def test_the_examples_of_the_documentation_run(postgres: str, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "postgres.md").read_text()
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", page, re.DOTALL)):
+        path = tmp_path / f"example{number}.py"
+        path.write_text(block.replace("postgresql://shop@localhost/shop", postgres))
+        done = subprocess.run(
+            [sys.executable, str(path)], env={"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    for block in re.findall(r"```sql\n(select.*?)```", page, re.DOTALL):
+        for statement in block.split(";")[:-1]:
+            assert ask(postgres, statement) is not None
+
+
+def test_the_rights_that_the_documentation_names_are_enough(postgres: str) -> None:
+    HOOKS.reset()
+    AFTERWARDS.reset()
+    role = f"worker_{os.getpid()}"
+    with App(postgres, body.FUNCTIONS) as app:
+        app.run(body.create)
+        app.engine.begin_run(RunStart(run=RunId("left"), function=body.counts, arguments=b'{"name":"a"}', began_us=1))
+    page = (ROOT / "docs" / "postgres.md").read_text()
+    [grants] = [block for block in re.findall(r"```sql\n(grant.*?)```", page, re.DOTALL) if "to worker" in block]
+    do(postgres, f"drop role if exists {role}", f"create role {role} login", *grants.replace("to worker", f"to {role}").split(";")[:-1])
+    do(postgres, f"grant select, insert, update, delete on all tables in schema public to {role}")
+    try:
+        with App(postgres.replace("postgresql://postgres@", f"postgresql://{role}@"), body.FUNCTIONS) as app:
+            assert [handle.result(30) for handle in app.recovered] == [1]
+            assert app.run(body.counts, "a", run="w") == 2
+            assert app.run(body.report) == [2, 0]
+            app.engine.begin_run(RunStart(run=RunId("x"), function=body.counts, arguments=b'{"name":"a"}', began_us=1))
+            app.cancel("x")
+            assert app.resume("x").result(30) == 3
+            app.engine.settle()
+            assert app.trouble is None
+    finally:
+        do(postgres, f"drop owned by {role} cascade", f"drop role {role}")
