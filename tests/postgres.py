@@ -9,11 +9,9 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import psycopg
 import pytest
-from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 
+from retroact.engine.postgres import driver
 from retroact.errors import NoProject
 from retroact.testing.postgres import PostgresServer, programs
 
@@ -24,6 +22,7 @@ _RESET = "drop schema if exists retroact cascade; drop schema public cascade; cr
 
 def found() -> str:
     """Which server the tests run on, in a line. Raises NoProject."""
+    driver.need()
     return f"the server of {VARIABLE}" if os.environ.get(VARIABLE) else str(programs())
 
 
@@ -53,11 +52,16 @@ class Databases:
         if self.server is not None:
             self.server.close()
             return
+        import psycopg
+        from psycopg import sql
+
         with psycopg.connect(self._given, autocommit=True) as conn:
             for name in self._free:
                 conn.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
     def _empty(self) -> str:
+        import psycopg
+
         name = self._free.pop()
         with psycopg.connect(self._url(name), autocommit=True) as conn:
             conn.execute(_END_OTHERS)
@@ -66,6 +70,9 @@ class Databases:
         return name
 
     def _make(self) -> str:
+        import psycopg
+        from psycopg import sql
+
         self._made += 1
         name = f"retroact_test_{os.getpid()}_{self._made}"
         with psycopg.connect(self._given or self._url("postgres"), autocommit=True) as conn:
@@ -75,9 +82,11 @@ class Databases:
     def _url(self, name: str) -> str:
         if self.server is not None:
             return self.server.url(name)
-        parts = {**conninfo_to_dict(self._given), "dbname": name}
-        query = "&".join(f"{key}={value}" for key, value in parts.items())
-        return f"postgresql:///?{query}"
+        from psycopg.conninfo import conninfo_to_dict
+
+        parts = conninfo_to_dict(self._given)
+        query = "&".join(f"{key}={value}" for key, value in parts.items() if key not in ("user", "dbname"))
+        return f"postgresql://{parts.get('user', 'postgres')}@/{name}?{query}"
 
 
 def none_found() -> None:

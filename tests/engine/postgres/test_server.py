@@ -20,7 +20,7 @@ from tests.postgres import Databases
 
 from retroact import App
 from retroact.engine.contract import RunStart
-from retroact.errors import EngineFault, NewerDatabase, NoProject, PastNotKept, Unreachable
+from retroact.errors import BadArguments, EngineFault, NewerDatabase, NoProject, PastNotKept, Unreachable
 from retroact.testing import ManualClock
 from retroact.testing.postgres import PostgresServer
 from retroact.trace.record import RunId
@@ -97,6 +97,16 @@ def test_without_its_driver_it_says_what_to_install(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False, **told)
     assert done.returncode == 2
     assert "pip install 'retroact[postgres]'" in done.stderr
+
+
+def test_a_run_id_that_postgres_cannot_hold(postgres: str) -> None:
+    with App(postgres, body.FUNCTIONS) as app:
+        app.run(body.create)
+        for run in ("a\x00b", "\ud800"):
+            with pytest.raises(BadArguments, match="the run id"):
+                app.run(body.increment, "a", run=run)
+        assert app.run(body.increment, "a", run="größe 'n' \\ more") == 1
+        assert app.trace.run(RunId("größe 'n' \\ more")).state == "committed"
 
 
 def test_the_past_is_refused_as_long_as_it_is_not_kept(postgres: str) -> None:

@@ -29,13 +29,14 @@ from retroact.engine.guard import guard
 from retroact.engine.postgres import address
 from retroact.engine.postgres.attempts import Attempts, Finished, Lingering, said
 from retroact.engine.postgres.lease import Lease
+from retroact.engine.postgres.literal import text
 from retroact.engine.postgres.outbox import Outbox
 from retroact.engine.postgres.patience import Patience
 from retroact.engine.postgres.pool import Pool
 from retroact.engine.postgres.recorder import Performed, Recorder
 from retroact.engine.postgres.session import Session
 from retroact.engine.postgres.trace_reader import TraceReader
-from retroact.errors import Closed, CommitFailed
+from retroact.errors import BadArguments, Closed, CommitFailed
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.record import Outcome, RunId
@@ -106,7 +107,7 @@ class PostgresEngine:
 
         With `linger` it may not be durable yet: the job says whether it was lost.
         """
-        self._open()
+        self._open(invocation.run)
         if start is None:
             return self._attempts.run(invocation, [], linger=linger)
         with self._lock:
@@ -183,9 +184,15 @@ class PostgresEngine:
             last_first.callback(self._pool.close)
             last_first.callback(self._outbox.close)
 
-    def _open(self) -> None:
+    def _open(self, run: RunId | None = None) -> None:
+        """Raises Closed, and BadArguments for a run id that Postgres cannot hold."""
         if self._closed:
             raise Closed(path=self.path)
+        if run is not None and ("\x00" in run or not run.isascii()):
+            try:
+                text(run).encode()
+            except ValueError as error:
+                raise BadArguments(function=f"the run id {run!r}", problem=str(error), signature="text") from None
 
 
 def _write(session: Session, texts: list[str]) -> None:

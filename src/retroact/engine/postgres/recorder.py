@@ -143,11 +143,12 @@ class Recorder:
 
     def end(self, end: RunEnd) -> str:
         """What became of a workflow."""
+        reason = None if end.reason is None else end.reason.replace("\x00", "\\0")
         if end.state.terminal:
-            value, failure = _told(end.outcome)
-            return f"execute retroact_end({','.join(map(literal, (end.run, end.state.value, value, failure, end.reason, end.ended_us)))})"
+            row = (end.run, end.state.value, *_told(end.outcome), reason, end.ended_us)
+            return f"execute retroact_end({','.join(map(literal, row))})"
         name = "put_back" if end.state is RunState.RUNNING else "put_aside"
-        named: dict[str, Any] = {"run": end.run, "state": end.state.value, "reason": end.reason, "ended_us": end.ended_us}
+        named: dict[str, Any] = {"run": end.run, "state": end.state.value, "reason": reason, "ended_us": end.ended_us}
         named["process"] = self._process
         return self._sql[name].format(**{key: literal(value) for key, value in named.items()})
 
@@ -162,7 +163,7 @@ class Recorder:
             performed.began_us,
             performed.elapsed_us,
             sqlstate,
-            str(error).replace("\x00", ""),
+            str(error).replace("\x00", "\\0"),
             failed,
             statements(performed.notes),
         )
