@@ -41,6 +41,10 @@ values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 prepare retroact_outcome (text, int) as
 select f.name, r.value, r.failure, r.opens from retroact.record r join retroact.function f on f.id = r.function where r.run = $1 and r.step = $2
 
+-- name: retroact_present
+-- whether there is such a run; most that are asked for are new, and this is planned once
+prepare retroact_present (text) as select 1 from retroact.record where run = $1 and step = 0
+
 -- name: retroact_run
 -- one run
 prepare retroact_run (text) as
@@ -158,9 +162,9 @@ from retroact.record r join retroact.function f on f.id = r.function
 where r.version > {after} and r.version <= {until} and r.opens is null order by r.version
 
 -- name: sealed
--- the records with their seals, to see whether one was changed
+-- the records with their seals, to see whether one was changed; some at a time, in the order of the key
 select version, run, step, attempt, function, arguments, began_us, elapsed_us, value, failure, statements, opens, parent, parent_step, seal
-from retroact.record where version > {after} and version <= {until} order by version
+from retroact.record where (run, step) > ({run}, {step}) and version > {after} and version <= {until} order by run, step limit {most}
 
 -- name: last_version
 -- the greatest number that a record was given

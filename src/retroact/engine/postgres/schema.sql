@@ -69,7 +69,6 @@ create table retroact.record (
 );
 
 create index record_workflows on retroact.record (began_us) where opens;
-create index record_versions on retroact.record using brin (version);
 
 create table retroact.ending (
     run      text primary key,

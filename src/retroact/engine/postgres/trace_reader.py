@@ -72,7 +72,8 @@ class TraceReader:
 
     def find_run(self, run: RunId) -> Run | None:
         """One run, or None."""
-        rows = self._rows(f"execute retroact_run({self._literal(run)})")
+        named = self._literal(run)
+        rows = self._rows(f"execute retroact_run({named})") if self._rows(f"execute retroact_present({named})") else None
         return _run(rows[0]) if rows else None
 
     def runs(self, *, since_us: int = 0, until_us: int = 2**62, most: int = -1) -> list[Run]:
@@ -91,12 +92,8 @@ class TraceReader:
 
     def records_between(self, after: int, until: int) -> Iterator[Record]:
         """The records with after < version <= until, in the order of their numbers, which is not that of the commits."""
-        until = min(until, int(self.last_version()))
-        while after < until:
-            top = min(after + _STEP, until)
-            for row in self._all("records_between", after=after, until=top):
-                yield self._record(row)
-            after = top
+        for row in self._all("records_between", after=after, until=until):
+            yield self._record(row)
 
     def outcome(self, run: RunId, step: int) -> tuple[str, Outcome, bool] | None:
         """The recorded function and outcome of an invocation, if it has been run, and whether it is the beginning of a workflow."""
@@ -119,22 +116,25 @@ class TraceReader:
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the seals of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
-        last = after
-        until = min(until, int(self.last_version()))
-        while after < until:
-            top = min(after + _STEP, until)
-            for version, run, step, attempt, function, arguments, *more, opens, parent, parent_step, seal in self._all(
-                "sealed", after=after, until=top
-            ):
-                began, *rest = more
-                row = (run, function, arguments, began, parent, parent_step) if opens else (run, step, attempt, function, arguments, *more)
-                if chain(0, row) != seal:
-                    problem = "its digest does not fit its content"
-                    raise DamagedTrace(version=version, database=self.path, problem=problem, last_good=last)
-                assert len(rest) == 4, "elapsed, value, failure, statements"  # noqa: PLR2004 - counted here only
-                last = version
-            after = top
-        return Version(last)
+        last, place = after, ("", -1)
+        while True:
+            rows = self._all("sealed", run=place[0], step=place[1], after=after, until=until, most=_STEP)
+            for row in rows:
+                last = max(last, self._sealed(row))
+            if len(rows) < _STEP:
+                return Version(last)
+            place = (rows[-1][1], rows[-1][2])
+
+    def _sealed(self, row: tuple[Any, ...]) -> int:
+        """The version of a record whose seal fits. Raises DamagedTrace."""
+        version, run, step, attempt, function, arguments, began, *rest, opens, parent, parent_step, seal = row
+        sealed = (
+            (run, function, arguments, began, parent, parent_step) if opens else (run, step, attempt, function, arguments, began, *rest)
+        )
+        if chain(0, sealed) != seal:
+            problem = f"it is step {step} of run {run}, and its digest does not fit its content"
+            raise DamagedTrace(version=version, database=self.path, problem=problem, last_good=version - 1)
+        return int(version)
 
     def query(self, sql: str) -> list[tuple[Any, ...]]:
         """Rows of a reading statement of ours."""
