@@ -218,6 +218,9 @@ def test_a_server_that_stays_away_is_told_of(databases: Databases) -> None:
             app.run(body.increment, "a", run="r")
         server.start()
         assert app.run(body.increment, "a", run="r") == 1
+        app.engine.settle()
+        held = "select count(*) from pg_locks where locktype = 'advisory' and classid = 1919251570 and granted"
+        assert ask(server.url(), held) == [(1,)], "its workflows are its own again"
 
 
 # --- the page for users ------------------------------------------------------------------------------------------------------

@@ -69,7 +69,7 @@ class PostgresEngine:
             self._recorder = Recorder(own, self._lease.number)
             self.trace = TraceReader(self._pool, clock)
             self.trace.process = self._lease.number
-            self._pool.on_loss = self._lease.renew
+            self._pool.on_change = self._lease.renew
             self._outbox = Outbox(lambda texts: own.run(lambda session: _write(session, texts)))
             self._attempts = Attempts(self._pool, clock, self._recorder, self.trace, self._outbox)
         except BaseException:

@@ -29,12 +29,12 @@ class Lease:
         self._lock = threading.Lock()
         self._closed = False
         self.number = int(session.rows(queries()["new_process"])[0][0])
-        session.flight(queries()["hold"].format(number=self.number).encode())
+        self._held = self._hold(session)
 
     def renew(self) -> None:
-        """Connections were lost: hold the number again if its connection was among them. Tried again at the next loss otherwise."""
+        """Connections were lost or made: hold the number again if its connection was lost. What fails is tried again next time."""
         with self._lock:
-            if self._closed or not self._lost():
+            if self._closed or (not self._lost() and self._held):
                 return
             try:
                 session = address.connect(self._url)
@@ -43,9 +43,12 @@ class Lease:
             self._session.close()
             self._session = session
             try:
-                session.flight(queries()["hold"].format(number=self.number).encode())
+                self._held = self._hold(session)
             except psycopg.Error:
-                session.close()
+                self._held = False
+
+    def _hold(self, session: Session) -> bool:
+        return bool(session.rows(queries()["hold"].format(number=self.number))[0][0])
 
     def _lost(self) -> bool:
         if not self._session.broken:

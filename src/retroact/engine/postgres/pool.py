@@ -32,8 +32,8 @@ class Pool:
         self._taken = 0
         self._changed = threading.Condition()
         self._closed = False
-        #: Called when connections were found to be lost.
-        self.on_loss: Callable[[], None] = _nothing
+        #: Called when connections were found to be lost, and when one was made: the server may be another than before.
+        self.on_change: Callable[[], None] = _nothing
 
     def take(self) -> Session:
         """A connection without an open transaction; give it back. Raises Unreachable, Closed."""
@@ -61,6 +61,7 @@ class Pool:
         except psycopg.Error as error:
             session.close()
             raise Unreachable(database=address.shown(self.url), problem=" ".join(str(error).split())) from None
+        self.on_change()
         return session
 
     def give_back(self, session: Session) -> None:
@@ -88,7 +89,7 @@ class Pool:
             free, self._free = self._free, []
         for session in free:
             session.close()
-        self.on_loss()
+        self.on_change()
 
     @contextlib.contextmanager
     def session(self) -> Generator[Session]:

@@ -77,8 +77,9 @@ delete from retroact.aside where run = {run}
 insert into retroact.process default values returning id
 
 -- name: hold
--- the number is held as long as its connection is there; the first number says that it is ours (it spells "retr")
-select pg_advisory_lock(1919251570, {number})
+-- the number is held as long as its connection is there; the first number says that it is ours (it spells "retr"). It is never waited
+-- for: who could hold it is a connection of ours that the server does not yet know to be gone
+select pg_try_advisory_lock(1919251570, {number})
 
 -- name: take_over
 -- the open workflows of processes that are no longer there become this one's; who comes second finds that they are somebody's again
