@@ -6,11 +6,12 @@ This module must not know any database. Whoever needs an engine is written again
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
+from retroact.engine.footprint import Footprint
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.record import Change, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
@@ -118,8 +119,88 @@ class Branch(Protocol):
         """Read the state: column names and rows."""
         ...
 
+    def retrace(self, record: Record) -> tuple[Change, ...] | None:
+        """Run the recorded statements without the body: what they changed, until `keep` or `undo`; None when anything differs."""
+        ...
+
+    def defer(self, stored: str, relations: Mapping[int, Any]) -> None:
+        """Recorded changes of rows, as the trace keeps them, which are applied when something is about to touch these rows."""
+        ...
+
+    def settle(self) -> None:
+        """Apply all that was deferred."""
+        ...
+
+    def footprint(self, sql: str) -> Footprint:
+        """What a text can touch here."""
+        ...
+
+    def asked(self, invariant: str) -> tuple[Statement, ...]:
+        """The statements by which an invariant was answered last."""
+        ...
+
+    def row(self, table: str, key: int | tuple[Any, ...]) -> Mapping[str, Any] | None:
+        """One row by its rowid, or by its primary key where it has none."""
+        ...
+
+    def key_of(self, table: str) -> tuple[str, ...] | None:
+        """The primary key by which the rows of a table without rowids are named."""
+        ...
+
     def close(self) -> None:
         """Let the branch go."""
+        ...
+
+
+class Entry(Protocol):
+    """One record of a scan, which may not have been decoded yet."""
+
+    version: Version
+    run: RunId
+    step: StepNumber
+    #: The number of its function's row.
+    function_number: int
+    #: As the trace keeps them.
+    statements: str | None
+    changes: str | None
+
+    @property
+    def snapshot(self) -> int: ...
+    @property
+    def aborted(self) -> bool: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def record(self) -> Record: ...
+
+
+class Scan(Protocol):
+    """All records from the first to the last of some runs and their children, checked, and decoded when they are asked for."""
+
+    #: The version before the first record, and the last.
+    first: Version
+    last: Version
+    #: The chosen runs and their children, each with the chosen run that it belongs to.
+    families: dict[RunId, RunId]
+    runs: dict[RunId, Run]
+
+    @property
+    def entries(self) -> Sequence[Entry]: ...
+    @property
+    def functions(self) -> Mapping[int, tuple[str, str, str, str | None]]:
+        """Name, kind, fingerprint and code of each function, by number."""
+        ...
+
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """SQL texts by number."""
+        ...
+
+    @property
+    def relations(self) -> Mapping[int, Any]:
+        """Tables as they were when they were changed, by number."""
         ...
 
 
@@ -134,6 +215,7 @@ class Trace(Protocol):
     def code(self, digest: str) -> Code | None: ...
     def last_version(self) -> Version: ...
     def verify(self, after: int = 0, until: int = 2**62) -> Version: ...
+    def scan(self, runs: Sequence[RunId]) -> Scan: ...
 
 
 class History(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import Branch, History, Invocation, SchemaMoved
@@ -22,6 +23,15 @@ from retroact.trace.record import Record, Run, RunId
 #: More records than this between two transactions are not applied one by one: the later state is opened.
 FAR = 64
 Progress = Callable[[int, int], None]
+
+
+class Moment(Protocol):
+    """What has a place in the schedule."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def snapshot(self) -> int: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +94,12 @@ def chosen_records(history: History, runs: Iterable[RunId]) -> list[Record]:
             history.trace.run(run)
         records.update({record.version: record for record in found})
         waiting.extend(RunId(f"{run}.{record.step}") for record in found if record.kind == "workflow")
-    return sorted(records.values(), key=_moment)
+    return sorted(records.values(), key=moment)
 
 
-def _moment(record: Record) -> tuple[int, int]:
+def moment(record: Moment) -> tuple[int, bool, int]:
     """Readers come before the writer that followed the state they saw."""
-    return record.snapshot, record.version
+    return record.snapshot, record.snapshot == record.version - 1, record.version
 
 
 class Replayer:

@@ -6,12 +6,14 @@ A difference is not an error. This module must not know how it was found.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
 
 from retroact.engine.contract import Branch
 from retroact.retroaction.invariant import Violation
 from retroact.trace.record import Change, Outcome, Record, RunId, Verb, Version
+
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,22 +77,81 @@ class RowDifference:
     now: Mapping[str, Any] | None
 
 
+class Told(NamedTuple, Generic[T]):
+    """An answer that is worked out only when somebody looks at it: nothing about it differs."""
+
+    run: RunId
+    make: Callable[[], T]
+
+
+class Answers(Sequence[T]):
+    """Answers in order. Those of whom nothing differs are worked out when they are looked at."""
+
+    def __init__(self, items: Iterable[T | Told[T]]) -> None:
+        self._items = list(items)
+
+    @overload
+    def __getitem__(self, index: int) -> T: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[T]: ...
+    def __getitem__(self, index: int | slice) -> T | Sequence[T]:
+        if isinstance(index, slice):
+            return Answers(self._items[index])
+        item = self._items[index]
+        if isinstance(item, Told):
+            item = self._items[index] = cast("Told[T]", item).make()
+        return item
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and tuple(self) == tuple(cast("Sequence[T]", other))
+
+    def __hash__(self) -> int:
+        return hash(tuple(self))
+
+    def __repr__(self) -> str:
+        return repr(tuple(self))
+
+    def telling(self) -> Iterator[T]:
+        """Those of which something may differ."""
+        return (cast("T", item) for item in self._items if not isinstance(item, Told))
+
+    def runs(self) -> Iterator[RunId]:
+        """The run of each."""
+        return (cast("Told[T]", item).run for item in self._items)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """What was done to each transaction of the schedule."""
+
+    #: Its body was run.
+    executed: int = 0
+    #: Its recorded statements were run, found what they had found, and so its body was not.
+    checked: int = 0
+    #: Nothing that it could have read differs: its recorded changes were taken.
+    untouched: int = 0
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
     """Everything that changed code would have changed."""
 
-    runs: tuple[RunDifference, ...]
-    events: tuple[Event, ...]
+    runs: Answers[RunDifference]
+    events: Answers[Event]
     rows: tuple[RowDifference, ...]
     violations_before: tuple[Violation, ...]
     violations_after: tuple[Violation, ...]
     invariants: tuple[str, ...]
     seconds: float
+    effort: Effort = Effort()
 
     @property
     def clean(self) -> bool:
         """Whether no invariant breaks and every run could be told."""
-        return not self.violations_after and not any(run.undecided for run in self.runs)
+        return not self.violations_after and not any(run.undecided for run in self.runs.telling())
 
 
 def same_outcome(then: Outcome | None, now: Outcome | None) -> bool:

@@ -122,3 +122,20 @@ from retroact_record where run = ? and step = 0
 -- name: reach
 -- the first and the last version that a run wrote
 select min(version), max(version) from retroact_record where run = ?
+
+-- name: reach_of_these
+-- the first snapshot and the last version of some runs, and which of their calls are workflows
+select min(coalesce(r.snapshot, r.version - 1)), max(r.version),
+       json_group_array(json_array(r.run, r.step)) filter (where r.function in (select id from retroact_function where kind = 'workflow'))
+from json_each(?) these join retroact_record r on r.run = these.value
+
+-- name: these_runs
+-- some workflows
+select w.run, w.function, w.arguments, w.state, w.value, w.failure, w.reason, w.began_us, w.ended_us, w.parent, w.parent_step
+from json_each(?) these join retroact_run w on w.run = these.value
+
+-- name: these_alone
+-- some transactions that were run alone, as runs
+select r.run, r.function, r.arguments, case when r.failure is null then 'committed' else 'aborted' end, r.value, r.failure, null, r.began_us,
+       r.began_us + r.elapsed_us, null, null
+from json_each(?) these join retroact_record r on r.run = these.value and r.step = 0

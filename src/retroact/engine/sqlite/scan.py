@@ -1,0 +1,114 @@
+"""A stretch of a trace, read in one go: every record checked against its chain, and decoded only if somebody asks for it.
+
+This module must not know why the stretch is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from retroact.engine.sqlite.relation import Relation
+from retroact.errors import UnknownRun
+from retroact.trace.codec import decode_json, encode_json
+from retroact.trace.record import Record, Run, RunId, StepNumber, Version
+
+if TYPE_CHECKING:
+    from retroact.engine.sqlite.trace_reader import TraceReader
+
+#: Columns of a row, as `queries.sql` lists them.
+VERSION, RUN, STEP, FUNCTION, ARGUMENTS, SNAPSHOT, FAILURE, STATEMENTS, CHANGES = 0, 1, 2, 4, 5, 6, 10, 11, 12
+
+
+class Entry:
+    """One record that may not have been decoded yet."""
+
+    __slots__ = ("_record", "_scan", "changes", "function_number", "run", "statements", "step", "version")
+
+    def __init__(self, scan: Scan, row: tuple[Any, ...]) -> None:
+        self._scan = scan
+        self._record: Record | tuple[Any, ...] = row
+        self.version: Version = row[VERSION]
+        self.run: RunId = row[RUN]
+        self.step: StepNumber = row[STEP]
+        self.function_number: int = row[FUNCTION]
+        #: Statements and changes as they are stored (see schema.sql).
+        self.statements: str | None = row[STATEMENTS]
+        self.changes: str | None = row[CHANGES]
+
+    @property
+    def snapshot(self) -> int:
+        """The version that its reads saw."""
+        if isinstance(self._record, Record):
+            return self._record.snapshot
+        snapshot = self._record[SNAPSHOT]
+        return self.version - 1 if snapshot is None else snapshot
+
+    @property
+    def aborted(self) -> bool:
+        """Whether its body raised."""
+        return not self._record.outcome.committed if isinstance(self._record, Record) else self._record[FAILURE] is not None
+
+    @property
+    def function(self) -> str:
+        """The name of its function."""
+        return self._scan.functions[self.function_number][0]
+
+    @property
+    def kind(self) -> str:
+        """The kind of its function."""
+        return self._scan.functions[self.function_number][1]
+
+    @property
+    def record(self) -> Record:
+        """The record, decoded when it is first asked for."""
+        if not isinstance(self._record, Record):
+            self._record = self._scan.understand(self._record)
+        return self._record
+
+
+class Scan:
+    """The records of some runs, of their children, and of all that happened meanwhile."""
+
+    def __init__(self, reader: TraceReader, runs: Sequence[RunId], ask: Callable[..., list[Any]]) -> None:
+        """Raises UnknownRun, DamagedTrace."""
+        self._reader = reader
+        self.functions: Mapping[int, tuple[str, str, str, str | None]] = {row[0]: row[1:] for row in ask("all_functions")}
+        self.texts: Mapping[int, str] = {number: text for text, number in ask("all_sql")}
+        self.relations: Mapping[int, Relation] = {row[0]: Relation.stored(*row) for row in ask("all_relations")}
+        #: The workflows among the chosen runs and their children, each with the chosen run that it belongs to.
+        self.families: dict[RunId, RunId] = {run: run for run in runs}
+        first, last = _reach(ask, self.families)
+        self.first, self.last = Version(first), Version(last)
+        self.entries: list[Entry] = [Entry(self, row) for row in reader.verified(first, last)]
+        self.runs: dict[RunId, Run] = self._runs(runs, ask)
+
+    def understand(self, row: tuple[Any, ...]) -> Record:
+        """Decode a row."""
+        snapshot = row[VERSION] - 1 if row[SNAPSHOT] is None else row[SNAPSHOT]
+        return self._reader.understand((*row[:SNAPSHOT], snapshot, *row[SNAPSHOT + 1 : CHANGES + 1]))
+
+    def _runs(self, chosen: Sequence[RunId], ask: Callable[..., list[Any]]) -> dict[RunId, Run]:
+        listed = encode_json(chosen).decode()
+        found = {row[0]: row for name in ("these_alone", "these_runs") for row in ask(name, (listed,))}
+        for run in chosen:
+            if run not in found:
+                raise UnknownRun(run=run, database=self._reader.path)
+        return {run: self._reader.understand_run(found[run]) for run in chosen}
+
+
+def _reach(ask: Callable[..., list[Any]], families: dict[RunId, RunId]) -> tuple[int, int]:
+    """The version before the first and the last of some runs and their children, which are added to the families."""
+    first, last = 2**62, 0
+    waiting: list[RunId] = list(families)
+    while waiting:
+        listed = encode_json(waiting).decode()
+        low, high, children = ask("reach_of_these", (listed,))[0]
+        first, last = min(first, 2**62 if low is None else low), max(last, high or 0)
+        waiting = []
+        for run, step in decode_json(children):
+            child = RunId(f"{run}.{step}")
+            if child not in families:
+                families[child] = families[run]
+                waiting.append(child)
+    return (first, last) if last else (0, 0)
