@@ -61,10 +61,14 @@ class Program:
 
     def text(self) -> str:
         """The module."""
-        text = HEAD.format(schema=[*EVER, *self.schema]).replace("from retroact import now", "from retroact import invariant, workflow, now")
+        text = HEAD.format(schema=[*EVER, *self.schema]).replace(
+            "from retroact import now", "from retroact import invariant, workflow, now"
+        )
         for number, lines in enumerate(self.bodies):
             reads = all("rows('select" in line or "value('select" in line for line, _ in lines)
-            text += f"\n\n@transaction{'(read_only=True)' if reads else ''}\ndef f{number}(conn: Any, a: int, b: str) -> Any:\n    v = None\n"
+            text += (
+                f"\n\n@transaction{'(read_only=True)' if reads else ''}\ndef f{number}(conn: Any, a: int, b: str) -> Any:\n    v = None\n"
+            )
             for line, table in lines:
                 text += "    " + line.replace("{t}", table).replace("{o}", "t1" if table == "t0" else "t0") + "\n"
             text += "    return v\n"

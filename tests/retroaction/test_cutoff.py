@@ -12,7 +12,7 @@ import pytest
 from tests.retroaction.random_change import changed, live, loaded, program, written
 
 from retroact.app import App
-from retroact.retroaction.difference import Difference, Effort
+from retroact.retroaction.difference import Effort
 
 FIELDS = ("runs", "events", "rows", "violations_before", "violations_after", "invariants")
 
@@ -62,5 +62,3 @@ def test_the_answer_is_that_of_running_everything_on_very_many_traces() -> None:
 @pytest.mark.skipif("RETROACT_SEED" not in os.environ, reason="repeats a failure: RETROACT_SEED names its seed")
 def test_one_seed() -> None:
     check(int(os.environ["RETROACT_SEED"]))
-
-

@@ -179,15 +179,28 @@ class Entry(Protocol):
 class Scan(Protocol):
     """All records from the first to the last of some runs and their children, checked, and decoded when they are asked for."""
 
+    chosen: tuple[RunId, ...]
     #: The version before the first record, and the last.
     first: Version
     last: Version
     #: The chosen runs and their children, each with the chosen run that it belongs to.
     families: dict[RunId, RunId]
+    #: Those of the chosen runs that are more than one transaction.
     runs: dict[RunId, Run]
+    #: Whether every transaction saw the state that the record before it left: the order of versions is the schedule.
+    in_order: bool
 
     @property
     def entries(self) -> Sequence[Entry]: ...
+    @property
+    def alone(self) -> Mapping[RunId, Entry]:
+        """The chosen runs that are one transaction."""
+        ...
+
+    def run_of(self, entry: Any) -> Run:
+        """A transaction that was run alone, as a run."""
+        ...
+
     @property
     def functions(self) -> Mapping[int, tuple[str, str, str, str | None]]:
         """Name, kind, fingerprint and code of each function, by number."""

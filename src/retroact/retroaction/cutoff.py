@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from retroact.engine.contract import Branch, Entry, Scan
-from retroact.engine.footprint import Access
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.declare import Function
 from retroact.function.mentions import mentions
 from retroact.function.registry import Registry
 from retroact.replay.shelf import Shelf
-from retroact.retroaction.dirty import Dirty, DirtyTable, Row, RowKey
+from retroact.retroaction.dirty import Alarm, Dirty, Row, RowKey
 from retroact.trace.codec import decode_json
 from retroact.trace.record import Change, Run, Statement, Verb
 
@@ -36,38 +35,36 @@ class Cutoff:
         self.dirty = Dirty()
         self.code = code
         self._scan = scan
-        #: By number of the SQL text: its accesses to tables in which something differs. None: it reaches everything.
-        self._alarms: dict[int, tuple[tuple[DirtyTable, Access], ...] | None] = {}
-        self._alarmed: frozenset[str] = frozenset()
+        #: By number of the SQL text: what asks whether it reaches something that differs, in each table in which anything does.
+        self._alarms: dict[int, tuple[Alarm, ...]] = {}
+        self._turns = 0
 
     def reaches(self, entry: Entry, branch: Branch) -> bool:
         """Whether what differs could have changed what a transaction read, or where it wrote."""
         dirty = self.dirty
         if dirty.everything:
             return True
-        tables = dirty.tables
-        if not tables or entry.statements is None:
+        if not dirty.tables or entry.statements is None:
             return False
-        if tables.keys() != self._alarmed:
-            self._alarms.clear()
-            self._alarmed = frozenset(tables)
         alarms = self._alarms
+        if dirty.turns != self._turns:
+            alarms.clear()
+            self._turns = dirty.turns
         for statement in decode_json(entry.statements):
             number = statement[0]
             if number not in alarms:
                 alarms[number] = self._alarm(number, branch)
-            found = alarms[number]
-            if found is None:
-                return True
-            for table, access in found:
-                if table.reached_by(access, statement[1]):
+            for reached in alarms[number]:
+                if reached(statement[1]):
                     return True
         return False
 
-    def _alarm(self, number: int, branch: Branch) -> tuple[tuple[DirtyTable, Access], ...] | None:
+    def _alarm(self, number: int, branch: Branch) -> tuple[Alarm, ...]:
         footprint = branch.footprint(self._scan.texts[number])
+        if footprint.opaque:
+            return (lambda _: True,)
         tables = self.dirty.tables
-        return None if footprint.opaque else tuple((tables[a.table], a) for a in footprint.accesses if a.table in tables)
+        return tuple(tables[access.table].alarm(access) for access in footprint.accesses if access.table in tables)
 
     def answers_alike(self, statements: Iterable[Statement], branch: Branch) -> bool:
         """Whether statements find on the branch what they found in the past."""
@@ -88,8 +85,9 @@ class Cutoff:
             pair = present.rows.get(key) if present is not None else None
             if same and pair is None:
                 continue
-            row = branch.row(table, key)
-            was = pair[0] if pair is not None else _undone(row, after.get((table, key), ()))
+            done = after.get((table, key), ())
+            row = branch.row(table, key) if pair is None else _done(pair[1], done)
+            was = pair[0] if pair is not None else _undone(row, done)
             dirty.put(table, key, _done(was, before.get((table, key), ())), row)
 
     def absorb_unseen(self, statements: Iterable[Statement], branch: Branch) -> None:

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Generic, NamedTuple, TypeVar, cast, overload
+from typing import Any, TypeVar, cast, overload
 
 from retroact.engine.contract import Branch
 from retroact.retroaction.invariant import Violation
 from retroact.trace.record import Change, Outcome, Record, RunId, Verb, Version
 
 T = TypeVar("T")
+#: A row that differs: its rowid or key, as it was, as it is now.
+Pair = tuple[Any, Mapping[str, Any] | None, Mapping[str, Any] | None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,18 +79,14 @@ class RowDifference:
     now: Mapping[str, Any] | None
 
 
-class Told(NamedTuple, Generic[T]):
-    """An answer that is worked out only when somebody looks at it: nothing about it differs."""
-
-    run: RunId
-    make: Callable[[], T]
-
-
 class Answers(Sequence[T]):
-    """Answers in order. Those of whom nothing differs are worked out when they are looked at."""
+    """Answers in order. One of which nothing differs is worked out from what was recorded when somebody looks at it."""
 
-    def __init__(self, items: Iterable[T | Told[T]]) -> None:
+    def __init__(self, items: Iterable[Any], kind: type[T], make: Callable[[Any], T]) -> None:
+        """Each item is an answer, of that kind, or something recorded of which `make` makes one."""
         self._items = list(items)
+        self._kind = kind
+        self._make = make
 
     @overload
     def __getitem__(self, index: int) -> T: ...
@@ -96,10 +94,10 @@ class Answers(Sequence[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
         if isinstance(index, slice):
-            return Answers(self._items[index])
+            return Answers(self._items[index], self._kind, self._make)
         item = self._items[index]
-        if isinstance(item, Told):
-            item = self._items[index] = cast("Told[T]", item).make()
+        if not isinstance(item, self._kind):
+            item = self._items[index] = self._make(item)
         return item
 
     def __len__(self) -> int:
@@ -116,11 +114,11 @@ class Answers(Sequence[T]):
 
     def telling(self) -> Iterator[T]:
         """Those of which something may differ."""
-        return (cast("T", item) for item in self._items if not isinstance(item, Told))
+        return (item for item in self._items if isinstance(item, self._kind))
 
     def runs(self) -> Iterator[RunId]:
         """The run of each."""
-        return (cast("Told[T]", item).run for item in self._items)
+        return (item.run for item in self._items)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,11 +167,29 @@ def rows_that_differ(then: Branch, now: Branch, touched: Mapping[str, set[int | 
     """Compare the rows that either schedule touched (rowids by table; None: a table without them, compared whole)."""
     found: list[RowDifference] = []
     for table in sorted(touched):
-        before, after = _rows(then, table, touched[table]), _rows(now, table, touched[table])
-        for key in sorted(before.keys() | after.keys(), key=str):
-            if before.get(key) != after.get(key):
-                found.append(RowDifference(table=table, key=str(key), then=before.get(key), now=after.get(key)))
+        found += _differing(table, _rows(then, table, touched[table]), _rows(now, table, touched[table]))
     return tuple(found)
+
+
+def rows_known_to_differ(rows: Mapping[str, Iterable[Pair]], now: Branch) -> tuple[RowDifference, ...]:
+    """The same where it is known already which rows differ: by table, each with its rowid (if it has one), as it was and as it is."""
+    found: list[RowDifference] = []
+    for table in sorted(rows):
+        key = _key_columns(now, table)
+        before: dict[str, Mapping[str, Any]] = {}
+        after: dict[str, Mapping[str, Any]] = {}
+        for rowid, then_row, now_row in rows[table]:
+            for side, row in ((before, then_row), (after, now_row)):
+                if row is not None:
+                    side[_key(row, key) if key else f"rowid {rowid}"] = row
+        found += _differing(table, before, after)
+    return tuple(found)
+
+
+def _differing(table: str, before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> Iterator[RowDifference]:
+    for key in sorted(before.keys() | after.keys(), key=str):
+        if before.get(key) != after.get(key):
+            yield RowDifference(table=table, key=str(key), then=before.get(key), now=after.get(key))
 
 
 def touched_by(changes: tuple[Change, ...], touched: dict[str, set[int | None]]) -> None:
@@ -186,7 +202,7 @@ def touched_by(changes: tuple[Change, ...], touched: dict[str, set[int | None]])
 def _rows(branch: Branch, table: str, rowids: set[int | None]) -> dict[str, dict[str, Any]]:
     """The touched rows by what names them: the primary key, else the rowid."""
     quoted = '"' + table.replace('"', '""') + '"'
-    key = [row[0] for row in branch.query("select name from pragma_table_info(:table) where pk order by pk", {"table": table})[1]]
+    key = _key_columns(branch, table)
     found: dict[str, dict[str, Any]] = {}
     if None in rowids:
         columns, rows = branch.query(f"select * from {quoted}")  # noqa: S608 - the name is quoted
@@ -200,6 +216,10 @@ def _rows(branch: Branch, table: str, rowids: set[int | None]) -> dict[str, dict
             cells = dict(zip(columns, row, strict=True))
             found[_key(cells, key) if key else f"rowid {rowid}"] = cells
     return found
+
+
+def _key_columns(branch: Branch, table: str) -> list[str]:
+    return [row[0] for row in branch.query("select name from pragma_table_info(:table) where pk order by pk", {"table": table})[1]]
 
 
 def _key(cells: Mapping[str, Any], columns: list[str]) -> str:

@@ -7,14 +7,16 @@ This module must not know why anything differs, nor how rows are read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from retroact.engine.footprint import Access, Footprint, Reach
+from retroact.engine.footprint import Access, Footprint, Parameter, Reach
 
 #: A rowid, or the primary key of a table without them.
 RowKey = int | tuple[Any, ...]
 Row = Mapping[str, Any]
+#: Says whether a statement with some parameters reaches something that differs.
+Alarm = Callable[[Mapping[str, Any]], bool]
 
 
 class DirtyTable:
@@ -55,6 +57,20 @@ class DirtyTable:
             return values[0] in self.rows
         return values in (self._keys.get(access.columns) or self._index(access.columns))
 
+    def alarm(self, access: Access) -> Alarm:
+        """`reached_by` of one access, to be asked for many parameters. Good until a table becomes dirty, or clean, or unknown."""
+        match access.reach, access.terms:
+            case Reach.ROW, (Parameter(name),) if not self.whole:
+                rows = self.rows
+
+                def in_row(parameters: Mapping[str, Any]) -> bool:
+                    rowid = parameters.get(name)
+                    return rowid in rows if type(rowid) is int else bool(rows)
+
+                return in_row
+            case _:
+                return lambda parameters: self.reached_by(access, parameters)
+
     def _index(self, columns: tuple[str, ...]) -> dict[tuple[Any, ...], int]:
         self._keys[columns] = index = {}
         for pair in self.rows.values():
@@ -75,6 +91,8 @@ class Dirty:
         #: Even the schema may differ: nothing is known to be the same any more.
         self.everything = False
         self.tables: dict[str, DirtyTable] = {}
+        #: How often a table has become dirty or clean.
+        self.turns = 0
 
     def __bool__(self) -> bool:
         return self.everything or bool(self.tables)
@@ -85,14 +103,23 @@ class Dirty:
         if found is None:
             if _same(then, now):
                 return
-            found = self.tables[table] = DirtyTable()
+            found = self._dirtied(table)
         found.put(key, then, now)
         if not found:
             del self.tables[table]
+            self.turns += 1
 
     def spoil(self, table: str) -> None:
         """Any row of that table may differ."""
-        self.tables.setdefault(table, DirtyTable()).whole = True
+        found = self.tables.get(table) or self._dirtied(table)
+        if not found.whole:
+            found.whole = True
+            self.turns += 1
+
+    def _dirtied(self, table: str) -> DirtyTable:
+        self.turns += 1
+        found = self.tables[table] = DirtyTable()
+        return found
 
     def reached_by(self, footprint: Footprint, parameters: Mapping[str, Any]) -> bool:
         """Whether a statement could find anything that differs."""

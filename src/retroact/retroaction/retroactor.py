@@ -22,9 +22,8 @@ from __future__ import annotations
 import builtins
 import collections
 import dataclasses
-import functools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retroact.engine.clock import monotonic
@@ -38,7 +37,17 @@ from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Player, Stage
 from retroact.retroaction.concern import Concerns, Place, places_of
 from retroact.retroaction.cutoff import Cutoff, Unchanged, moves_schema, touched_by_stored
-from retroact.retroaction.difference import Answers, Difference, Effort, Event, RunDifference, Told, rows_that_differ, touched_by
+from retroact.retroaction.difference import (
+    Answers,
+    Difference,
+    Effort,
+    Event,
+    RowDifference,
+    RunDifference,
+    rows_known_to_differ,
+    rows_that_differ,
+    touched_by,
+)
 from retroact.retroaction.invariant import Watch
 from retroact.trace.codec import encode_json
 from retroact.trace.failure import revive
@@ -96,7 +105,8 @@ class Retroactor:
         """What the changed code would have changed. Raises UnknownRun, UnknownFunction, DamagedTrace, BeyondHistory."""
         began = monotonic()
         scan = self._history.trace.scan(runs)
-        for function in {run.function for run in scan.runs.values()}:
+        alone = {entry.function_number for entry in scan.alone.values()}
+        for function in {*(run.function for run in scan.runs.values()), *(scan.functions[number][0] for number in alone)}:
             self._code.changed.get(function)
         try:
             return self._play(scan, progress, began, full=self._full)
@@ -120,22 +130,28 @@ class _Play:
         self._scan = scan
         self._code = code
         self._chosen = scan.runs
+        transactions = {number for number, function in scan.functions.items() if function[1] == Kind.TRANSACTION.value}
         self._own: dict[RunId, list[Entry]] = collections.defaultdict(list)
-        self._slots: dict[RunId, _Slots] = {}
         for entry in scan.entries:
-            if entry.run in scan.families:
+            if entry.step != ALONE and entry.run in scan.families:
                 self._own[entry.run].append(entry)
-        for run, entries in self._own.items():
-            self._slots[run] = _Slots(collections.deque(e for e in entries if e.kind == "transaction"))
+        self._slots = {
+            run: _Slots(collections.deque(e for e in entries if e.function_number in transactions)) for run, entries in self._own.items()
+        }
         self._steps_taken: set[int] = set()
-        self._schedule = sorted((e for e in scan.entries if e.kind == "transaction"), key=moment)
+        self._schedule = [e for e in scan.entries if e.function_number in transactions]
+        if not scan.in_order:
+            self._schedule.sort(key=moment)
         self._then, self._now = history.at(scan.first), history.at(scan.first)
         invariants = code.changed.invariants or self._recorded_invariants()
         self._before, self._after = Watch(invariants), Watch(invariants)
         self._concerns_then, self._concerns_now = Concerns(self._before.names), Concerns(self._after.names)
         self._stage = Stage(self._answer_step, self._began_us)
-        self._events: list[Event | Told[Event]] = []
+        #: What differs, or may, and records of which nothing does.
+        self._events: list[Event | Entry] = []
         self._touched: dict[str, set[int | None]] = {}
+        #: What was changed where something was executed, then and now.
+        self._made: list[tuple[Change, ...]] = []
         self._alone: dict[RunId, Outcome] = {}
         unchanged = Unchanged(scan, code.changed, code.shelf)
         self._cutoff = None if full else Cutoff(scan, unchanged)
@@ -149,8 +165,10 @@ class _Play:
         self._after.begin(self._now)
         self._concerns_then.learn(self._before.names, self._then)
         self._concerns_now.learn(self._after.names, self._now)
+        beside = self._cutoff is None or bool(self._before.names)
         for number, entry in enumerate(self._schedule, start=1):
-            self._original(entry)
+            if beside:
+                self._original(entry)
             if not self._passes(entry):
                 self._turn(entry)
             if progress is not None:
@@ -162,33 +180,43 @@ class _Play:
 
     def _turn(self, entry: Entry) -> None:
         """A slot whose transaction may not be as it was."""
-        slots = self._slots.get(entry.run)
-        if slots is None:
+        if entry.run not in self._scan.families:
             self._bystander(entry)
         elif entry.step == ALONE:
-            slots.waiting.popleft()
             self._alone_again(entry)
         else:
             self._enter(entry.run)
-            self._serve(entry, slots)
+            self._serve(entry, self._slots[entry.run])
 
     def difference(self, seconds: float) -> Difference:
         """What was found."""
-        if self._cutoff is not None:
-            self._touch_unseen(self._cutoff)
-            if not self._before.names and self._touched:
-                self._then.close()
-                self._then = self._history.at(self._scan.last)
         return Difference(
-            runs=Answers(self._run_difference(run) for run in self._chosen.values()),
-            events=Answers(self._events),
-            rows=rows_that_differ(self._then, self._now, self._touched),
+            runs=Answers(self._run_differences(), RunDifference, self._as_recorded),
+            events=Answers(self._events, Event, _as_it_was),
+            rows=self._rows(),
             violations_before=tuple(self._before.violations),
             violations_after=tuple(self._after.violations),
             invariants=self._before.names,
             seconds=seconds,
             effort=Effort(**self._effort),
         )
+
+    def _rows(self) -> tuple[RowDifference, ...]:
+        """The rows that differ in the end. Where it is not known which these are, all that were ever changed are compared."""
+        if self._cutoff is None:
+            return rows_that_differ(self._then, self._now, self._touched)
+        dirty = self._cutoff.dirty
+        spoilt = {name for name, table in dirty.tables.items() if table.whole}
+        if not spoilt and not dirty.everything:
+            return rows_known_to_differ({n: [(key, *pair) for key, pair in t.rows.items()] for n, t in dirty.tables.items()}, self._now)
+        stored = (e.changes for e in self._schedule if e.changes is not None)
+        touched = touched_by_stored(stored, self._scan.relations, lambda name: dirty.everything or name in spoilt)
+        for changes in self._made:
+            touched_by(changes, touched)
+        if not self._before.names:
+            self._then.close()
+            self._then = self._history.at(self._scan.last)
+        return rows_that_differ(self._then, self._now, touched)
 
     def close(self) -> None:
         """Let players and branches go."""
@@ -233,12 +261,12 @@ class _Play:
 
     def _sleepers(self, unchanged: Unchanged) -> list[RunId]:
         """The chosen workflows that would do the same as long as their transactions do."""
-        awake = {run.run for run in self._chosen.values() if run.kind != Kind.WORKFLOW.value or not unchanged.flow(run)}
-        for entry in self._scan.entries:
-            root = self._scan.families.get(entry.run)
-            if root is not None and root not in awake and not self._dreams(entry, unchanged):
-                awake.add(root)
-        return [run for run in self._chosen if run not in awake]
+        asleep = {run.run for run in self._chosen.values() if run.kind == Kind.WORKFLOW.value and unchanged.flow(run)}
+        for run, entries in self._own.items():
+            root = self._scan.families[run]
+            if root in asleep and not all(self._dreams(entry, unchanged) for entry in entries):
+                asleep.discard(root)
+        return [run for run in self._chosen if run in asleep]
 
     def _dreams(self, entry: Entry, unchanged: Unchanged) -> bool:
         """Whether a call could be answered from the record later, when its workflow has to be brought on after all."""
@@ -263,10 +291,9 @@ class _Play:
             unchanged = (entry.step == ALONE or root in self._asleep) and cutoff.code.chosen(entry.function_number)
         if not unchanged or not self._is_as_it_was(entry, cutoff):
             return False
-        if root is not None:
+        if root is not None and entry.step != ALONE:
             self._slots[entry.run].waiting.popleft()
-            if root in self._asleep:
-                self._asleep[root].append(entry)
+            self._asleep[root].append(entry)
         return True
 
     def _is_as_it_was(self, entry: Entry, cutoff: Cutoff) -> bool:
@@ -289,19 +316,19 @@ class _Play:
             places = places_of(changes)
         broke = self._look(entry.run, entry.function, entry.version, places, beside=True) if places else ()
         if entry.run in self._scan.families:
-            self._events.append(Told(entry.run, functools.partial(_as_it_was, entry, broke)))
+            self._events.append(dataclasses.replace(_as_it_was(entry), broke=broke) if broke else entry)
         return True
 
     def _differ(self, record: Record | None, changes: tuple[Change, ...], statements: Sequence[Statement]) -> None:
         """Note what the branch changed in the place of a record."""
-        touched_by(changes, self._touched)
         cutoff = self._cutoff
         if cutoff is None:
+            touched_by(changes, self._touched)
             return
         then = record.changes if record is not None else ()
-        touched_by(then, self._touched)
+        self._made += (then, changes)
         both = (*statements, *(record.statements if record is not None else ()))
-        if any(change.verb is Verb.SCHEMA for change in (*then, *changes)):
+        if _is_schema(then) or _is_schema(changes):
             same = record is not None and (record.statements, record.changes) == (tuple(statements), changes)
             if cutoff.dirty or not same:
                 cutoff.absorb_unseen(both, self._now)
@@ -309,15 +336,6 @@ class _Play:
         cutoff.absorb(then, changes, self._now)
         if then != changes:
             cutoff.absorb_numbers(both, self._now)
-
-    def _touch_unseen(self, cutoff: Cutoff) -> None:
-        """Where it is not known which rows differ, all that were ever changed are compared."""
-        spoilt = {name for name, table in cutoff.dirty.tables.items() if table.whole}
-        if spoilt or cutoff.dirty.everything:
-            stored = (e.changes for e in self._schedule if e.changes is not None)
-            found = touched_by_stored(stored, self._scan.relations, lambda name: cutoff.dirty.everything or name in spoilt)
-            for table, rowids in found.items():
-                self._touched.setdefault(table, set()).update(rowids)
 
     def _look(self, run: RunId, function: str, version: Version, places: list[Place], *, beside: bool = False) -> tuple[str, ...]:
         """See which invariants a transaction broke on the branch. `beside`: the state as it was is at the same place."""
@@ -438,7 +456,10 @@ class _Play:
     def _run_out(self) -> None:
         """The schedule is over: what is still asked for runs now, one after the other, first the run whose first turn was first."""
         self._stage.settle()
-        turns = {run: number for number, run in enumerate(dict.fromkeys([*(e.run for e in self._schedule), *self._chosen]))}
+        turns = {
+            run: number
+            for number, run in enumerate(dict.fromkeys([*(self._scan.families.get(e.run) for e in self._schedule), *self._chosen]))
+        }
         last = self._schedule[-1].record if self._schedule else None
         while True:
             calls = self._stage.pending()
@@ -510,10 +531,11 @@ class _Play:
 
     def _note(self, invocation: Invocation, slot: Record | None, record: Record | None, trial: Trial, *, told: bool = True) -> None:
         version = slot.version if slot is not None else self._scan.last
-        places = places_of(trial.changes)
-        if any(change.verb is Verb.SCHEMA for change in trial.changes):
-            self._concerns_now = Concerns(self._after.names)
-        broken = self._look(invocation.run, invocation.function.name, version, places) if trial.changes else ()
+        broken: tuple[str, ...] = ()
+        if trial.changes and self._after.names:
+            if _is_schema(trial.changes):
+                self._concerns_now = Concerns(self._after.names)
+            broken = self._look(invocation.run, invocation.function.name, version, places_of(trial.changes))
         if not told:
             return
         self._events.append(
@@ -529,12 +551,24 @@ class _Play:
             )
         )
 
-    def _run_difference(self, run: Run) -> RunDifference | Told[RunDifference]:
-        player: Player | None = self._stage.players.get(run.run)
-        if player is None and run.run not in self._alone and (run.run in self._asleep or run.kind != Kind.WORKFLOW.value):
-            return Told(run.run, functools.partial(_decided, run, run.outcome, None))  # the outside world is not asked again either
-        fault = player.scope.fault if player is not None else None
-        return _decided(run, self._alone.get(run.run) if player is None else player.outcome, fault)
+    def _run_differences(self) -> Iterator[RunDifference | Run | Entry]:
+        """What came of each run; the run itself when it is as it was."""
+        for run in dict.fromkeys(self._scan.chosen):
+            info = self._chosen.get(run)
+            if info is None:
+                entry = self._scan.alone[run]
+                yield entry if run not in self._alone else _decided(self._scan.run_of(entry), self._alone[run], None)
+                continue
+            player: Player | None = self._stage.players.get(run)
+            if player is None and (run in self._asleep or info.kind != Kind.WORKFLOW.value):
+                yield info  # the outside world is not asked again either
+            else:
+                fault = player.scope.fault if player is not None else None
+                yield _decided(info, None if player is None else player.outcome, fault)
+
+    def _as_recorded(self, run: Any) -> RunDifference:
+        info = run if isinstance(run, Run) else self._scan.run_of(run)
+        return _decided(info, info.outcome, None)
 
     def _began_us(self, run: RunId) -> int:
         info = self._chosen.get(run)
@@ -545,8 +579,8 @@ class _Play:
 
     def _recorded_invariants(self) -> tuple[Any, ...]:
         seen: set[int] = set()
-        for entry in (e for entries in self._own.values() for e in entries):
-            if entry.function_number in seen:
+        for entry in self._scan.entries:
+            if entry.function_number in seen or entry.run not in self._scan.families:
                 continue
             seen.add(entry.function_number)
             try:
@@ -556,6 +590,11 @@ class _Play:
             if found:
                 return found
         return ()
+
+
+def _is_schema(changes: tuple[Change, ...]) -> bool:
+    """Whether more than rows was changed; that is told first."""
+    return bool(changes) and changes[0].verb is Verb.SCHEMA
 
 
 def _decided(run: Run, now: Outcome | None, fault: Exception | None) -> RunDifference:
@@ -569,7 +608,7 @@ def _decided(run: Run, now: Outcome | None, fault: Exception | None) -> RunDiffe
     )
 
 
-def _as_it_was(entry: Entry, broke: tuple[str, ...]) -> Event:
+def _as_it_was(entry: Entry) -> Event:
     record = entry.record
     return Event(
         run=record.run,
@@ -579,7 +618,6 @@ def _as_it_was(entry: Entry, broke: tuple[str, ...]) -> Event:
         record=record,
         outcome=record.outcome,
         changes=record.changes,
-        broke=broke,
     )
 
 

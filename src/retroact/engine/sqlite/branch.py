@@ -75,6 +75,8 @@ class Branch:
         #: Recorded changes that nothing has needed yet, and what the trial under way has taken from them.
         self._lag: Lag | None = None
         self._taken: list[Due] = []
+        #: How a row of each table is read.
+        self._row_sql: dict[str, str] = {}
         #: The statements by which each invariant was answered last.
         self._asked: dict[str, tuple[Statement, ...]] = {}
         guard.install()
@@ -206,27 +208,22 @@ class Branch:
 
     def row(self, table: str, key: int | tuple[Cell, ...]) -> dict[str, Cell] | None:
         """One row by its rowid, or by its primary key where it has none."""
-        known = self._table(table)
-        if isinstance(key, int):
-            if self._lag and (due := self._lag.take_row(table, key)):
+        if self._lag:
+            due = self._lag.take_row(table, key) if isinstance(key, int) else self._lag.take_table(table)
+            if due is not None:
                 self._give([due])
-            where = f"{known.rowid} = ?"
-            key = (key,)
-        else:
-            if self._lag and (due := self._lag.take_table(table)):
-                self._give([due])
-            where = " and ".join(f"{_quoted(c)} is ?" for c in known.key)
-        cursor = self._database.execute(f"select * from {_quoted(table)} where {where}", key)  # noqa: S608 - names are quoted
-        rows: list[Any] = cursor.fetchall()
-        return dict(zip(self._columns(table), rows[0], strict=True)) if rows else None
+        sql = self._row_sql.get(table)
+        if sql is None:
+            known = self._table(table)
+            where = f"{known.rowid} = ?" if known.rowid is not None else " and ".join(f"{_quoted(c)} is ?" for c in known.key)
+            sql = self._row_sql[table] = f"select * from {_quoted(table)} where {where}"  # noqa: S608 - names are quoted
+        rows: list[Any] = self._database.execute(sql, (key,) if isinstance(key, int) else key).fetchall()
+        return dict(zip(self._relations.current(self._database, table).columns, rows[0], strict=True)) if rows else None
 
     def key_of(self, table: str) -> tuple[str, ...] | None:
         """The primary key by which the rows of a table WITHOUT ROWID are named; None where they have rowids."""
         known = self._table(table)
         return known.key if known.rowid is None else None
-
-    def _columns(self, table: str) -> tuple[str, ...]:
-        return self._relations.current(self._database, table).columns
 
     def advance(self, record: Record) -> None:
         """Apply what a record changed, row by row, as it was then: no trigger fires, no rule is checked. Raises SchemaMoved when
@@ -385,8 +382,9 @@ class Branch:
         table = self._table(due.table)
         assert table.rowid is not None, "only rows with rowids are merged"
         forms: dict[tuple[Any, ...], list[tuple[Any, ...]]] = {}
-        for rowid, waiting in due.rows.items():
-            form, values = _form(waiting, table)
+        assert self._lag is not None, "what is due was taken from it"
+        for rowid, row in due.rows.items():
+            form, values = _form(self._lag.waiting(row), table)
             forms.setdefault(form, []).append((*values, rowid))
         name = _quoted(due.table)
         for (whole, *columns), rows in forms.items():
@@ -442,6 +440,7 @@ class Branch:
         self._facts = _Facts()
         self._relations.forget()
         self._footprints.forget()
+        self._row_sql.clear()
         self._connection.shapes.known.clear()
 
 

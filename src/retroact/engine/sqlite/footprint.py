@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import apsw
@@ -19,8 +19,8 @@ import apsw
 from retroact.engine.footprint import OPAQUE, Access, Constant, Footprint, Parameter, Reach, Term
 from retroact.engine.sqlite.queries import fetch
 
-#: Table-valued functions that read nothing but their arguments.
-_STATELESS = {"json_each", "json_tree"}
+#: Table-valued functions that read nothing but their arguments and the schema.
+_STATELESS = {"json_each", "json_tree", "pragma_table_info", "pragma_table_xinfo", "pragma_index_list", "pragma_index_info"}
 _SEEKS_ROW = {"SeekRowid", "NotExists"}
 _SEEKS_KEY = {"Found", "NotFound", "NoConflict"}
 _SCANS = {
@@ -52,7 +52,8 @@ _OUT_NONE = {
     "Init", "Goto", "Halt", "HaltIfNull", "Transaction", "OpenRead", "OpenWrite", "ReopenIdx", "OpenEphemeral", "OpenAutoindex", "OpenDup",
     "SorterOpen", "OpenPseudo", "Close", "SeekRowid", "NotExists", "SeekGE", "SeekGT", "SeekLE", "SeekLT", "IdxGT", "IdxGE", "IdxLT",
     "IdxLE", "Found", "NotFound", "NoConflict", "Rewind", "Last", "Next", "Prev", "SorterNext", "SorterSort", "SorterInsert", "Sort",
-    "ResultRow", "Insert", "Delete", "IdxInsert", "IdxDelete", "Noop", "IsNull", "NotNull", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "If", "IfNot",
+    "ResultRow", "Insert", "Delete", "IdxInsert", "IdxDelete", "Noop", "IsNull", "NotNull", "Eq", "Ne", "Lt", "Le", "Gt", "Ge", "If",
+    "IfNot",
     "DeferredSeek", "FinishSeek", "NullRow", "FkCounter", "FkIfZero", "FkCheck", "ResetCount", "Explain", "Once", "Affinity", "MustBeInt",
     "RealAffinity", "SoftNull", "TypeCheck", "CollSeq", "ReleaseReg", "TableLock", "Expire", "VOpen", "VFilter", "VNext", "Jump", "Compare",
     "Permutation", "Trace", "SeekHit", "IfNoHope", "CursorHint", "ColumnsUsed", "Abortable", "Program", "ResetSorter", "ElseEq",
@@ -202,12 +203,9 @@ class _Reading:
 
     def footprint(self) -> Footprint:
         """What the program touches."""
-        writes: set[str] = set()
-        for op in (*self._main, *self._others):
-            if op.name == "OpenWrite":
-                writes.add(self._table(op.p2))
-            elif op.name == "Clear":
-                writes.add(self._table(op.p1))
+        everything = (*self._main, *self._others)
+        writes = {self._table(op.p2) for op in everything if op.name == "OpenWrite"}
+        writes |= {self._table(op.p1) for op in everything if op.name == "Clear"}
         for op in self._others:
             if op.name in _OPENS or op.name == "Clear":
                 self._whole(self._table(op.p2 if op.name in _OPENS else op.p1))
@@ -243,7 +241,7 @@ class _Reading:
             case _:
                 pass
 
-    def _each(self, cursor: int, do: Any) -> None:
+    def _each(self, cursor: int, do: Callable[[_Tree], None]) -> None:
         """For each tree that a cursor may stand for; one that stands for none is a temporary table."""
         for root in self._cursors.get(cursor, ()):
             tree = self._trees.get(root)

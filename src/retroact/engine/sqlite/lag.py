@@ -18,6 +18,8 @@ from retroact.trace.record import Cell, Change
 
 #: The table whose rows follow from those of others.
 SEQUENCES = "sqlite_sequence"
+#: Items of a stored change that leaves the rowid as it is.
+_SAME_ROWID = 4
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,6 +32,20 @@ class Waiting:
     whole: bool = False
     gone: bool = False
 
+    @classmethod
+    def of(cls, relation: Relation, entry: list[Any]) -> Waiting:
+        """What one change makes of its row."""
+        verb, cells = entry[1], entry[3]
+        if verb == "u":
+            return cls(relation, {int(position): new for position, (_, new) in cells.items()})
+        return cls(relation, {}, gone=True) if verb == "d" else cls(relation, dict(enumerate(cells)), whole=True)
+
+    def then(self, later: Waiting) -> Waiting:
+        """Both, one after the other."""
+        if later.whole or later.gone:
+            return later
+        return dataclasses.replace(self, cells={**self.cells, **later.cells})
+
     def values(self) -> dict[str, Cell]:
         """The cells by column."""
         return {self.relation.columns[i]: decode_cell(cell) for i, cell in self.cells.items()}
@@ -37,10 +53,11 @@ class Waiting:
 
 @dataclasses.dataclass(slots=True)
 class Due:
-    """What a branch is to be given now: merged rows by rowid, or changes in order."""
+    """What a branch is to be given now: merged rows by rowid, and after them changes in order."""
 
     table: str
-    rows: dict[int, Waiting] = dataclasses.field(default_factory=dict[int, Waiting])
+    #: A row that was changed only once waits as its change is stored.
+    rows: dict[int, Waiting | list[Any]] = dataclasses.field(default_factory=dict[int, "Waiting | list[Any]"])
     changes: list[Change] = dataclasses.field(default_factory=list[Change])
 
     def __bool__(self) -> bool:
@@ -100,35 +117,41 @@ class Lag:
         self._look()
         return self._due.get(self._group(table))
 
+    def waiting(self, row: Waiting | list[Any]) -> Waiting:
+        """What a row waits for, of a merged row of what was taken."""
+        return row if isinstance(row, Waiting) else Waiting.of(self._relations[row[0]], row)
+
     def _look(self) -> None:
         if not self._stored:
             return
-        for stored in self._stored:
-            for entry in decode_json(stored):
-                relation = self._relations[entry[0]]
-                table = self._group(relation.name)
-                due = self._due.get(table)
-                if due is None:
-                    due = self._due[table] = Due(table)
-                if due.changes or not self._merges(relation.name) or not _merge(due.rows, relation, entry):
-                    due.changes.append(decode_change(self._relations, entry))
+        changes = decode_json(f"[{','.join(self._stored)}]")
         self._stored.clear()
+        #: By number of the table: the rows that can be merged.
+        merged: dict[int, dict[int, Any] | None] = {}
+        for entry in (entry for stored in changes for entry in stored):
+            number = entry[0]
+            if number not in merged:
+                merged[number] = self._rows_of(number)
+            rows = merged[number]
+            if rows is not None and len(entry) == _SAME_ROWID:
+                rowid = entry[2]
+                if rowid not in rows:
+                    rows[rowid] = entry
+                else:
+                    rows[rowid] = self.waiting(rows[rowid]).then(self.waiting(entry))
+            else:
+                relation = self._relations[number]
+                self._due_of(relation.name).changes.append(decode_change(self._relations, entry))
+                merged[number] = None
 
+    def _rows_of(self, number: int) -> dict[int, Any] | None:
+        name = self._relations[number].name
+        due = self._due_of(name)
+        return due.rows if self._merges(name) and not due.changes else None
 
-def _merge(rows: dict[int, Waiting], relation: Relation, entry: list[Any]) -> bool:
-    """Merge a change into what its row waits for; False when the row gets another rowid."""
-    verb, rowid, cells = entry[1], entry[2], entry[3]
-    if verb == "u":
-        if len(entry) > 4:  # noqa: PLR2004 - see relation.py: the rowid has changed
-            return False
-        present = rows.get(rowid)
-        after = {int(i): new for i, (_, new) in cells.items()}
-        if present is None:
-            rows[rowid] = Waiting(relation, after)
-        else:
-            present.cells.update(after)
-    elif verb == "i":
-        rows[rowid] = Waiting(relation, dict(enumerate(cells)), whole=True)
-    else:
-        rows[rowid] = Waiting(relation, {}, gone=True)
-    return True
+    def _due_of(self, table: str) -> Due:
+        group = self._group(table)
+        due = self._due.get(group)
+        if due is None:
+            due = self._due[group] = Due(group)
+        return due

@@ -133,9 +133,3 @@ from json_each(?) these join retroact_record r on r.run = these.value
 -- some workflows
 select w.run, w.function, w.arguments, w.state, w.value, w.failure, w.reason, w.began_us, w.ended_us, w.parent, w.parent_step
 from json_each(?) these join retroact_run w on w.run = these.value
-
--- name: these_alone
--- some transactions that were run alone, as runs
-select r.run, r.function, r.arguments, case when r.failure is null then 'committed' else 'aborted' end, r.value, r.failure, null, r.began_us,
-       r.began_us + r.elapsed_us, null, null
-from json_each(?) these join retroact_record r on r.run = these.value and r.step = 0

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 from retroact.engine.sqlite.relation import Relation
 from retroact.errors import UnknownRun
 from retroact.trace.codec import decode_json, encode_json
-from retroact.trace.record import Record, Run, RunId, StepNumber, Version
+from retroact.trace.record import ALONE, Record, Run, RunId, RunState, StepNumber, Version
 
 if TYPE_CHECKING:
     from retroact.engine.sqlite.trace_reader import TraceReader
 
 #: Columns of a row, as `queries.sql` lists them.
-VERSION, RUN, STEP, FUNCTION, ARGUMENTS, SNAPSHOT, FAILURE, STATEMENTS, CHANGES = 0, 1, 2, 4, 5, 6, 10, 11, 12
+VERSION, SNAPSHOT, FAILURE, CHANGES = 0, 6, 10, 12
 
 
 class Entry:
@@ -28,13 +28,13 @@ class Entry:
     def __init__(self, scan: Scan, row: tuple[Any, ...]) -> None:
         self._scan = scan
         self._record: Record | tuple[Any, ...] = row
-        self.version: Version = row[VERSION]
-        self.run: RunId = row[RUN]
-        self.step: StepNumber = row[STEP]
-        self.function_number: int = row[FUNCTION]
+        self.version: Version
+        self.run: RunId
+        self.step: StepNumber
         #: Statements and changes as they are stored (see schema.sql).
-        self.statements: str | None = row[STATEMENTS]
-        self.changes: str | None = row[CHANGES]
+        self.statements: str | None
+        self.changes: str | None
+        self.version, self.run, self.step, _, self.function_number, *_, self.statements, self.changes, _ = row
 
     @property
     def snapshot(self) -> int:
@@ -73,28 +73,52 @@ class Scan:
     def __init__(self, reader: TraceReader, runs: Sequence[RunId], ask: Callable[..., list[Any]]) -> None:
         """Raises UnknownRun, DamagedTrace."""
         self._reader = reader
+        self.chosen = tuple(runs)
         self.functions: Mapping[int, tuple[str, str, str, str | None]] = {row[0]: row[1:] for row in ask("all_functions")}
         self.texts: Mapping[int, str] = {number: text for text, number in ask("all_sql")}
         self.relations: Mapping[int, Relation] = {row[0]: Relation.stored(*row) for row in ask("all_relations")}
         #: The workflows among the chosen runs and their children, each with the chosen run that it belongs to.
-        self.families: dict[RunId, RunId] = {run: run for run in runs}
+        self.families: dict[RunId, RunId] = dict(zip(runs, runs, strict=True))
         first, last = _reach(ask, self.families)
         self.first, self.last = Version(first), Version(last)
-        self.entries: list[Entry] = [Entry(self, row) for row in reader.verified(first, last)]
-        self.runs: dict[RunId, Run] = self._runs(runs, ask)
+        self.entries: list[Entry] = []
+        #: Whether every transaction saw the state that the record before it left: the order of versions is the schedule.
+        self.in_order = True
+        for row in reader.verified(first, last):
+            self.entries.append(Entry(self, row))
+            if row[SNAPSHOT] is not None:
+                self.in_order = False
+        listed = encode_json(list(runs)).decode()
+        #: Those of the chosen runs that are more than one transaction.
+        self.runs: dict[RunId, Run] = {row[0]: reader.understand_run(row) for row in ask("these_runs", (listed,))}
+        #: The others, as their one record.
+        self.alone: dict[RunId, Entry] = {
+            e.run: e for e in self.entries if e.step == ALONE and e.run in self.families and e.run not in self.runs
+        }
+        for run in runs:
+            if run not in self.alone and run not in self.runs:
+                raise UnknownRun(run=run, database=reader.path)
 
     def understand(self, row: tuple[Any, ...]) -> Record:
         """Decode a row."""
         snapshot = row[VERSION] - 1 if row[SNAPSHOT] is None else row[SNAPSHOT]
         return self._reader.understand((*row[:SNAPSHOT], snapshot, *row[SNAPSHOT + 1 : CHANGES + 1]))
 
-    def _runs(self, chosen: Sequence[RunId], ask: Callable[..., list[Any]]) -> dict[RunId, Run]:
-        listed = encode_json(chosen).decode()
-        found = {row[0]: row for name in ("these_alone", "these_runs") for row in ask(name, (listed,))}
-        for run in chosen:
-            if run not in found:
-                raise UnknownRun(run=run, database=self._reader.path)
-        return {run: self._reader.understand_run(found[run]) for run in chosen}
+    def run_of(self, entry: Entry) -> Run:
+        """A transaction that was run alone, as a run."""
+        record = entry.record
+        return Run(
+            run=record.run,
+            function=record.function,
+            kind=record.kind,
+            fingerprint=record.fingerprint,
+            code=record.code,
+            arguments=record.arguments,
+            state=RunState.COMMITTED if record.outcome.committed else RunState.ABORTED,
+            outcome=record.outcome,
+            began_us=record.began_us,
+            ended_us=record.began_us + record.elapsed_us,
+        )
 
 
 def _reach(ask: Callable[..., list[Any]], families: dict[RunId, RunId]) -> tuple[int, int]:
