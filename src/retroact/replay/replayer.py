@@ -32,6 +32,8 @@ class Moment(Protocol):
     def version(self) -> int: ...
     @property
     def snapshot(self) -> int: ...
+    @property
+    def changes(self) -> object: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +101,7 @@ def chosen_records(history: History, runs: Iterable[RunId]) -> list[Record]:
 
 def moment(record: Moment) -> tuple[int, bool, int]:
     """Readers come before the writer that followed the state they saw."""
-    return record.snapshot, record.snapshot == record.version - 1, record.version
+    return record.snapshot, bool(record.changes), record.version
 
 
 class Replayer:

@@ -181,7 +181,7 @@ def rows_known_to_differ(rows: Mapping[str, Iterable[Pair]], now: Branch) -> tup
         for rowid, then_row, now_row in rows[table]:
             for side, row in ((before, then_row), (after, now_row)):
                 if row is not None:
-                    side[_key(row, key) if key else f"rowid {rowid}"] = row
+                    side[_name(row, key, rowid)] = row
         found += _differing(table, before, after)
     return tuple(found)
 
@@ -208,13 +208,13 @@ def _rows(branch: Branch, table: str, rowids: set[int | None]) -> dict[str, dict
         columns, rows = branch.query(f"select * from {quoted}")  # noqa: S608 - the name is quoted
         for row in rows:
             cells = dict(zip(columns, row, strict=True))
-            found[_key(cells, key)] = cells
+            found[_name(cells, key, None)] = cells
         return found
     for rowid in rowids:
         columns, rows = branch.query(f"select * from {quoted} where rowid = :rowid", {"rowid": rowid})  # noqa: S608
         for row in rows:
             cells = dict(zip(columns, row, strict=True))
-            found[_key(cells, key) if key else f"rowid {rowid}"] = cells
+            found[_name(cells, key, rowid)] = cells
     return found
 
 
@@ -222,5 +222,7 @@ def _key_columns(branch: Branch, table: str) -> list[str]:
     return [row[0] for row in branch.query("select name from pragma_table_info(:table) where pk order by pk", {"table": table})[1]]
 
 
-def _key(cells: Mapping[str, Any], columns: list[str]) -> str:
-    return ", ".join(str(cells.get(column)) for column in columns)
+def _name(cells: Mapping[str, Any], key: list[str], rowid: Any) -> str:
+    """What names a row. SQLite lets a primary key be null, and then it names nothing."""
+    named = [cells.get(column) for column in key]
+    return ", ".join(map(str, named)) if named and None not in named else f"rowid {rowid}"

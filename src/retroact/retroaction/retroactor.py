@@ -141,7 +141,8 @@ class _Play:
         self._steps_taken: set[int] = set()
         self._schedule = [e for e in scan.entries if e.function_number in transactions]
         if not scan.in_order:
-            self._schedule.sort(key=moment)
+            # A reader of another run may have been recorded later than it read: before all of this.
+            self._schedule = sorted((e for e in self._schedule if e.snapshot >= scan.first), key=moment)
         self._then, self._now = history.at(scan.first), history.at(scan.first)
         invariants = code.changed.invariants or self._recorded_invariants()
         self._before, self._after = Watch(invariants), Watch(invariants)

@@ -12,14 +12,27 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import msgspec
+
 from retroact.engine.sqlite.relation import Relation, decode_change
 from retroact.trace.codec import decode_cell, decode_json
 from retroact.trace.record import Cell, Change
 
 #: The table whose rows follow from those of others.
 SEQUENCES = "sqlite_sequence"
-#: Items of a stored change that leaves the rowid as it is.
-_SAME_ROWID = 4
+
+
+class Stored(msgspec.Struct, array_like=True, gc=False):
+    """One change as the trace keeps it, its cells not decoded yet. There are very many, and of most nobody asks."""
+
+    relation: int
+    verb: str
+    rowid: int | None
+    cells: msgspec.Raw
+    rowid_after: int | None = None
+
+
+_decode = msgspec.json.Decoder(list[list[Stored]]).decode
 
 
 @dataclasses.dataclass(slots=True)
@@ -33,12 +46,14 @@ class Waiting:
     gone: bool = False
 
     @classmethod
-    def of(cls, relation: Relation, entry: list[Any]) -> Waiting:
+    def of(cls, relation: Relation, stored: Stored) -> Waiting:
         """What one change makes of its row."""
-        verb, cells = entry[1], entry[3]
-        if verb == "u":
+        if stored.verb == "d":
+            return cls(relation, {}, gone=True)
+        cells = decode_json(stored.cells)
+        if stored.verb == "u":
             return cls(relation, {int(position): new for position, (_, new) in cells.items()})
-        return cls(relation, {}, gone=True) if verb == "d" else cls(relation, dict(enumerate(cells)), whole=True)
+        return cls(relation, dict(enumerate(cells)), whole=True)
 
     def then(self, later: Waiting) -> Waiting:
         """Both, one after the other."""
@@ -57,7 +72,7 @@ class Due:
 
     table: str
     #: A row that was changed only once waits as its change is stored.
-    rows: dict[int, Waiting | list[Any]] = dataclasses.field(default_factory=dict[int, "Waiting | list[Any]"])
+    rows: dict[int, Waiting | Stored] = dataclasses.field(default_factory=dict[int, "Waiting | Stored"])
     changes: list[Change] = dataclasses.field(default_factory=list[Change])
 
     def __bool__(self) -> bool:
@@ -117,34 +132,32 @@ class Lag:
         self._look()
         return self._due.get(self._group(table))
 
-    def waiting(self, row: Waiting | list[Any]) -> Waiting:
+    def waiting(self, row: Waiting | Stored) -> Waiting:
         """What a row waits for, of a merged row of what was taken."""
-        return row if isinstance(row, Waiting) else Waiting.of(self._relations[row[0]], row)
+        return row if isinstance(row, Waiting) else Waiting.of(self._relations[row.relation], row)
 
     def _look(self) -> None:
         if not self._stored:
             return
-        changes = decode_json(f"[{','.join(self._stored)}]")
+        changes = _decode(f"[{','.join(self._stored)}]")
         self._stored.clear()
         #: By number of the table: the rows that can be merged.
-        merged: dict[int, dict[int, Any] | None] = {}
-        for entry in (entry for stored in changes for entry in stored):
-            number = entry[0]
+        merged: dict[int, dict[int, Waiting | Stored] | None] = {}
+        for change in (change for transaction in changes for change in transaction):
+            number = change.relation
             if number not in merged:
                 merged[number] = self._rows_of(number)
-            rows = merged[number]
-            if rows is not None and len(entry) == _SAME_ROWID:
-                rowid = entry[2]
-                if rowid not in rows:
-                    rows[rowid] = entry
-                else:
-                    rows[rowid] = self.waiting(rows[rowid]).then(self.waiting(entry))
+            rows, rowid = merged[number], change.rowid
+            if rows is not None and rowid is not None and change.rowid_after is None:
+                present = rows.get(rowid)
+                rows[rowid] = change if present is None else self.waiting(present).then(self.waiting(change))
             else:
-                relation = self._relations[number]
-                self._due_of(relation.name).changes.append(decode_change(self._relations, entry))
+                entry = [number, change.verb, rowid, decode_json(change.cells)]
+                entry += [] if change.rowid_after is None else [change.rowid_after]
+                self._due_of(self._relations[number].name).changes.append(decode_change(self._relations, entry))
                 merged[number] = None
 
-    def _rows_of(self, number: int) -> dict[int, Any] | None:
+    def _rows_of(self, number: int) -> dict[int, Waiting | Stored] | None:
         name = self._relations[number].name
         due = self._due_of(name)
         return due.rows if self._merges(name) and not due.changes else None

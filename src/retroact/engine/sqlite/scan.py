@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from retroact.engine.sqlite.relation import Relation
 from retroact.errors import UnknownRun
 from retroact.trace.codec import decode_json, encode_json
@@ -20,21 +22,33 @@ if TYPE_CHECKING:
 VERSION, SNAPSHOT, FAILURE, CHANGES = 0, 6, 10, 12
 
 
-class Entry:
-    """One record that may not have been decoded yet."""
+class _Reading:
+    """What it takes to understand a row. Entries know this and not their scan, so that they are no part of a circle."""
 
-    __slots__ = ("_record", "_scan", "changes", "function_number", "run", "statements", "step", "version")
+    __slots__ = ("functions", "reader")
 
-    def __init__(self, scan: Scan, row: tuple[Any, ...]) -> None:
-        self._scan = scan
-        self._record: Record | tuple[Any, ...] = row
-        self.version: Version
-        self.run: RunId
-        self.step: StepNumber
-        #: Statements and changes as they are stored (see schema.sql).
-        self.statements: str | None
-        self.changes: str | None
-        self.version, self.run, self.step, _, self.function_number, *_, self.statements, self.changes, _ = row
+    def __init__(self, reader: TraceReader, functions: Mapping[int, tuple[str, str, str, str | None]]) -> None:
+        self.reader = reader
+        self.functions = functions
+
+    def understand(self, row: tuple[Any, ...]) -> Record:
+        """Decode a row."""
+        snapshot = row[VERSION] - 1 if row[SNAPSHOT] is None else row[SNAPSHOT]
+        return self.reader.understand((*row[:SNAPSHOT], snapshot, *row[SNAPSHOT + 1 : CHANGES + 1]))
+
+
+class Entry(msgspec.Struct, gc=False, eq=False):
+    """One record that may not have been decoded yet. There are very many: the garbage collector is spared them."""
+
+    version: Version
+    run: RunId
+    step: StepNumber
+    function_number: int
+    #: Statements and changes as they are stored (see schema.sql).
+    statements: str | None
+    changes: str | None
+    _record: Record | tuple[Any, ...]
+    _reading: _Reading
 
     @property
     def snapshot(self) -> int:
@@ -52,18 +66,18 @@ class Entry:
     @property
     def function(self) -> str:
         """The name of its function."""
-        return self._scan.functions[self.function_number][0]
+        return self._reading.functions[self.function_number][0]
 
     @property
     def kind(self) -> str:
         """The kind of its function."""
-        return self._scan.functions[self.function_number][1]
+        return self._reading.functions[self.function_number][1]
 
     @property
     def record(self) -> Record:
         """The record, decoded when it is first asked for."""
         if not isinstance(self._record, Record):
-            self._record = self._scan.understand(self._record)
+            self._record = self._reading.understand(self._record)
         return self._record
 
 
@@ -72,7 +86,6 @@ class Scan:
 
     def __init__(self, reader: TraceReader, runs: Sequence[RunId], ask: Callable[..., list[Any]]) -> None:
         """Raises UnknownRun, DamagedTrace."""
-        self._reader = reader
         self.chosen = tuple(runs)
         self.functions: Mapping[int, tuple[str, str, str, str | None]] = {row[0]: row[1:] for row in ask("all_functions")}
         self.texts: Mapping[int, str] = {number: text for text, number in ask("all_sql")}
@@ -84,8 +97,9 @@ class Scan:
         self.entries: list[Entry] = []
         #: Whether every transaction saw the state that the record before it left: the order of versions is the schedule.
         self.in_order = True
+        reading = _Reading(reader, self.functions)
         for row in reader.verified(first, last):
-            self.entries.append(Entry(self, row))
+            self.entries.append(Entry(row[VERSION], row[1], row[2], row[4], row[11], row[CHANGES], row, reading))
             if row[SNAPSHOT] is not None:
                 self.in_order = False
         listed = encode_json(list(runs)).decode()
@@ -98,11 +112,6 @@ class Scan:
         for run in runs:
             if run not in self.alone and run not in self.runs:
                 raise UnknownRun(run=run, database=reader.path)
-
-    def understand(self, row: tuple[Any, ...]) -> Record:
-        """Decode a row."""
-        snapshot = row[VERSION] - 1 if row[SNAPSHOT] is None else row[SNAPSHOT]
-        return self._reader.understand((*row[:SNAPSHOT], snapshot, *row[SNAPSHOT + 1 : CHANGES + 1]))
 
     def run_of(self, entry: Entry) -> Run:
         """A transaction that was run alone, as a run."""
