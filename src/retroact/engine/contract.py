@@ -90,6 +90,10 @@ class SchemaMoved(Exception):
         self.version = version
 
 
+class Entangled(BaseException):
+    """Deferred changes cannot be applied beside what was done on the branch. Not an Exception: no body is to catch it."""
+
+
 class Branch(Protocol):
     """A past state that can be read, run upon and changed; the database never knows. For one thread at a time."""
 

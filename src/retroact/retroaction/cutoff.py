@@ -9,7 +9,7 @@ This module must not know schedules, workflows or invariants' answers.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from retroact.engine.contract import Branch, Entry, Scan
@@ -18,9 +18,10 @@ from retroact.function.declare import Function
 from retroact.function.mentions import mentions
 from retroact.function.registry import Registry
 from retroact.replay.shelf import Shelf
+from retroact.retroaction.difference import RowDifference, rows_known_to_differ, rows_that_differ, touched_by
 from retroact.retroaction.dirty import Alarm, Dirty, Row, RowKey
 from retroact.trace.codec import decode_json
-from retroact.trace.record import Change, Run, Statement, Verb
+from retroact.trace.record import Change, Record, Run, Statement, Verb
 
 #: The beginning of stored changes that are not only rows (see relation.py).
 _SCHEMA_MARK = "[[0,"
@@ -38,6 +39,8 @@ class Cutoff:
         #: By number of the SQL text: what asks whether it reaches something that differs, in each table in which anything does.
         self._alarms: dict[int, tuple[Alarm, ...]] = {}
         self._turns = 0
+        #: What was changed where something was executed or checked, then and now.
+        self._made: list[tuple[Change, ...]] = []
 
     def reaches(self, entry: Entry, branch: Branch) -> bool:
         """Whether what differs could have changed what a transaction read, or where it wrote."""
@@ -70,7 +73,33 @@ class Cutoff:
         """Whether statements find on the branch what they found in the past."""
         return not any(self.dirty.reached_by(branch.footprint(s.sql), s.parameters) for s in statements)
 
-    def absorb(self, then: tuple[Change, ...], now: tuple[Change, ...], branch: Branch) -> None:
+    def note(self, record: Record | None, changes: tuple[Change, ...], statements: Sequence[Statement], branch: Branch) -> None:
+        """The branch did this in the place of a record (None: of nothing)."""
+        then = record.changes if record is not None else ()
+        self._made += (then, changes)
+        both = (*statements, *(record.statements if record is not None else ()))
+        if is_schema(then) or is_schema(changes):
+            same = record is not None and (record.statements, record.changes) == (tuple(statements), changes)
+            if self.dirty or not same:
+                self._absorb_unseen(both, branch)
+            self._alarms.clear()
+        self._absorb(then, changes, branch)
+        if then != changes:
+            self._absorb_numbers(both, branch)
+
+    def rows(self, now: Branch, then: Callable[[], Branch]) -> tuple[RowDifference, ...]:
+        """The rows that differ in the end. Where it is not known which these are, all that were ever changed are compared."""
+        dirty = self.dirty
+        spoilt = {name for name, table in dirty.tables.items() if table.whole}
+        if not spoilt and not dirty.everything:
+            return rows_known_to_differ({n: [(key, *pair) for key, pair in t.rows.items()] for n, t in dirty.tables.items()}, now)
+        stored = (entry.changes for entry in self._scan.entries if entry.changes is not None)
+        touched = touched_by_stored(stored, self._scan.relations, lambda name: dirty.everything or name in spoilt)
+        for changes in self._made:
+            touched_by(changes, touched)
+        return rows_that_differ(then(), now, touched)
+
+    def _absorb(self, then: tuple[Change, ...], now: tuple[Change, ...], branch: Branch) -> None:
         """The past has made some changes, the branch others (or the same): what differs now?"""
         dirty = self.dirty
         if dirty.everything:
@@ -90,7 +119,7 @@ class Cutoff:
             was = pair[0] if pair is not None else _undone(row, done)
             dirty.put(table, key, _done(was, before.get((table, key), ())), row)
 
-    def absorb_unseen(self, statements: Iterable[Statement], branch: Branch) -> None:
+    def _absorb_unseen(self, statements: Iterable[Statement], branch: Branch) -> None:
         """Statements changed rows that nobody saw, and otherwise than then: their tables are not known any more."""
         for statement in statements:
             footprint = branch.footprint(statement.sql)
@@ -99,19 +128,20 @@ class Cutoff:
             for table in footprint.writes:
                 self.dirty.spoil(table)
 
-    def absorb_numbers(self, statements: Iterable[Statement], branch: Branch) -> None:
+    def _absorb_numbers(self, statements: Iterable[Statement], branch: Branch) -> None:
         """Statements inserted otherwise than then: AUTOINCREMENT may stand elsewhere."""
-        if _SEQUENCES not in self.dirty.tables and any(_SEQUENCES in branch.footprint(s.sql).writes for s in statements):
+        if any(_SEQUENCES in branch.footprint(statement.sql).writes for statement in statements):
             self.dirty.spoil(_SEQUENCES)
-
-    def forget(self) -> None:
-        """The schema has moved, on the branch as in the past."""
-        self._alarms.clear()
 
 
 def moves_schema(entry: Entry) -> bool:
     """Whether a transaction changed more than rows."""
     return entry.changes is not None and entry.changes.startswith(_SCHEMA_MARK)
+
+
+def is_schema(changes: tuple[Change, ...]) -> bool:
+    """Whether more than rows was changed; that is told first."""
+    return bool(changes) and changes[0].verb is Verb.SCHEMA
 
 
 class _Keyed:

@@ -72,7 +72,8 @@ class DirtyTable:
                 return lambda parameters: self.reached_by(access, parameters)
 
     def _index(self, columns: tuple[str, ...]) -> dict[tuple[Any, ...], int]:
-        self._keys[columns] = index = {}
+        index: dict[tuple[Any, ...], int] = {}
+        self._keys[columns] = index
         for pair in self.rows.values():
             _tally(index, columns, pair, 1)
         return index

@@ -27,7 +27,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retroact.engine.clock import monotonic
-from retroact.engine.contract import Entry, History, Invocation, Scan, SchemaMoved, Trial
+from retroact.engine.contract import Branch, Entangled, Entry, History, Invocation, Scan, SchemaMoved, Trial
 from retroact.errors import LoadFailed, NoRecordedOutcome, SourceMissing
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
@@ -36,22 +36,20 @@ from retroact.replay.replayer import invocation_of, moment
 from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Player, Stage
 from retroact.retroaction.concern import Concerns, Place, places_of
-from retroact.retroaction.cutoff import Cutoff, Unchanged, moves_schema, touched_by_stored
+from retroact.retroaction.cutoff import Cutoff, Unchanged, is_schema, moves_schema, touched_by_stored
 from retroact.retroaction.difference import (
     Answers,
     Difference,
     Effort,
     Event,
-    RowDifference,
     RunDifference,
-    rows_known_to_differ,
     rows_that_differ,
     touched_by,
 )
 from retroact.retroaction.invariant import Watch
 from retroact.trace.codec import encode_json
 from retroact.trace.failure import revive
-from retroact.trace.record import ALONE, Change, Outcome, Record, Run, RunId, Statement, Verb, Version
+from retroact.trace.record import ALONE, Change, Outcome, Record, Run, RunId, Statement, Version
 
 Progress = Callable[[int, int], None]
 
@@ -110,7 +108,7 @@ class Retroactor:
             self._code.changed.get(function)
         try:
             return self._play(scan, progress, began, full=self._full)
-        except _Astray:
+        except (_Astray, Entangled):
             return self._play(scan, progress, began, full=True)
 
     def _play(self, scan: Scan, progress: Progress | None, began: float, *, full: bool) -> Difference:
@@ -151,8 +149,6 @@ class _Play:
         #: What differs, or may, and records of which nothing does.
         self._events: list[Event | Entry] = []
         self._touched: dict[str, set[int | None]] = {}
-        #: What was changed where something was executed, then and now.
-        self._made: list[tuple[Change, ...]] = []
         self._alone: dict[RunId, Outcome] = {}
         unchanged = Unchanged(scan, code.changed, code.shelf)
         self._cutoff = None if full else Cutoff(scan, unchanged)
@@ -191,10 +187,14 @@ class _Play:
 
     def difference(self, seconds: float) -> Difference:
         """What was found."""
+        if self._cutoff is not None:
+            rows = self._cutoff.rows(self._now, self._last_then)
+        else:
+            rows = rows_that_differ(self._then, self._now, self._touched)
         return Difference(
             runs=Answers(self._run_differences(), RunDifference, self._as_recorded),
             events=Answers(self._events, Event, _as_it_was),
-            rows=self._rows(),
+            rows=rows,
             violations_before=tuple(self._before.violations),
             violations_after=tuple(self._after.violations),
             invariants=self._before.names,
@@ -202,22 +202,12 @@ class _Play:
             effort=Effort(**self._effort),
         )
 
-    def _rows(self) -> tuple[RowDifference, ...]:
-        """The rows that differ in the end. Where it is not known which these are, all that were ever changed are compared."""
-        if self._cutoff is None:
-            return rows_that_differ(self._then, self._now, self._touched)
-        dirty = self._cutoff.dirty
-        spoilt = {name for name, table in dirty.tables.items() if table.whole}
-        if not spoilt and not dirty.everything:
-            return rows_known_to_differ({n: [(key, *pair) for key, pair in t.rows.items()] for n, t in dirty.tables.items()}, self._now)
-        stored = (e.changes for e in self._schedule if e.changes is not None)
-        touched = touched_by_stored(stored, self._scan.relations, lambda name: dirty.everything or name in spoilt)
-        for changes in self._made:
-            touched_by(changes, touched)
+    def _last_then(self) -> Branch:
+        """The state as it was in the end. Nobody went there when no invariant was to be asked on the way."""
         if not self._before.names:
             self._then.close()
             self._then = self._history.at(self._scan.last)
-        return rows_that_differ(self._then, self._now, touched)
+        return self._then
 
     def close(self) -> None:
         """Let players and branches go."""
@@ -322,21 +312,10 @@ class _Play:
 
     def _differ(self, record: Record | None, changes: tuple[Change, ...], statements: Sequence[Statement]) -> None:
         """Note what the branch changed in the place of a record."""
-        cutoff = self._cutoff
-        if cutoff is None:
+        if self._cutoff is None:
             touched_by(changes, self._touched)
-            return
-        then = record.changes if record is not None else ()
-        self._made += (then, changes)
-        both = (*statements, *(record.statements if record is not None else ()))
-        if _is_schema(then) or _is_schema(changes):
-            same = record is not None and (record.statements, record.changes) == (tuple(statements), changes)
-            if cutoff.dirty or not same:
-                cutoff.absorb_unseen(both, self._now)
-            cutoff.forget()
-        cutoff.absorb(then, changes, self._now)
-        if then != changes:
-            cutoff.absorb_numbers(both, self._now)
+        else:
+            self._cutoff.note(record, changes, statements, self._now)
 
     def _look(self, run: RunId, function: str, version: Version, places: list[Place], *, beside: bool = False) -> tuple[str, ...]:
         """See which invariants a transaction broke on the branch. `beside`: the state as it was is at the same place."""
@@ -534,7 +513,7 @@ class _Play:
         version = slot.version if slot is not None else self._scan.last
         broken: tuple[str, ...] = ()
         if trial.changes and self._after.names:
-            if _is_schema(trial.changes):
+            if is_schema(trial.changes):
                 self._concerns_now = Concerns(self._after.names)
             broken = self._look(invocation.run, invocation.function.name, version, places_of(trial.changes))
         if not told:
@@ -591,11 +570,6 @@ class _Play:
             if found:
                 return found
         return ()
-
-
-def _is_schema(changes: tuple[Change, ...]) -> bool:
-    """Whether more than rows was changed; that is told first."""
-    return bool(changes) and changes[0].verb is Verb.SCHEMA
 
 
 def _decided(run: Run, now: Outcome | None, fault: Exception | None) -> RunDifference:

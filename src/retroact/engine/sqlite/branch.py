@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from retroact.engine.attempt import execute, transaction_scope
-from retroact.engine.contract import Invocation, SchemaMoved, Trial
+from retroact.engine.contract import Entangled, Invocation, SchemaMoved, Trial
 from retroact.engine.footprint import Footprint, Reach
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
@@ -345,29 +345,38 @@ class Branch:
             self._give(taken)
 
     def _give(self, dues: list[Due]) -> None:
-        """Apply what waited, in the transaction of a trial if there is one. It is not the trial's own."""
-        alone = self._database.get_autocommit()
-        hook = None if alone else self._connection.pause()
+        """Apply what waited, in the transaction of a trial if there is one. It is not the trial's own. Raises Entangled."""
+        database = self._database
+        if database.get_autocommit():
+            self._rules(enabled=False)
+            database.execute("begin")
+            try:
+                self._write(dues)
+            except BaseException:
+                database.execute("rollback")
+                raise
+            finally:
+                self._rules(enabled=True)
+            database.execute("commit")
+            return
+        go_on, last = self._connection.pause(), database.last_insert_rowid()
         self._rules(enabled=False)
-        if alone:
-            self._database.execute("begin")
+        try:
+            self._write(dues)
+        finally:
+            self._rules(enabled=True)
+            database.set_last_insert_rowid(last)
+            go_on()
+        self._taken += dues
+
+    def _write(self, dues: list[Due]) -> None:
         try:
             for due in dues:
                 self._write_rows(due)
                 for change in due.changes:
                     self._apply(change)
-        except BaseException:
-            if alone:
-                self._database.execute("rollback")
-            raise
-        finally:
-            self._rules(enabled=True)
-            if hook is not None:
-                hook()
-        if alone:
-            self._database.execute("commit")
-        else:
-            self._taken += dues
+        except apsw.ConstraintError as error:
+            raise Entangled(str(error)) from error
 
     def _catch_up_again(self) -> None:
         """A trial was taken back, and with it what had been applied in its transaction."""

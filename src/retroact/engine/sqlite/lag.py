@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -50,10 +50,10 @@ class Waiting:
         """What one change makes of its row."""
         if stored.verb == "d":
             return cls(relation, {}, gone=True)
-        cells = decode_json(stored.cells)
+        cells: Any = decode_json(stored.cells)
         if stored.verb == "u":
             return cls(relation, {int(position): new for position, (_, new) in cells.items()})
-        return cls(relation, dict(enumerate(cells)), whole=True)
+        return cls(relation, dict(enumerate(cast("list[Any]", cells))), whole=True)
 
     def then(self, later: Waiting) -> Waiting:
         """Both, one after the other."""

@@ -5,8 +5,9 @@ This module must not know why the stretch is read.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import msgspec
 
@@ -15,11 +16,18 @@ from retroact.errors import UnknownRun
 from retroact.trace.codec import decode_json, encode_json
 from retroact.trace.record import ALONE, Record, Run, RunId, RunState, StepNumber, Version
 
-if TYPE_CHECKING:
-    from retroact.engine.sqlite.trace_reader import TraceReader
-
 #: Columns of a row, as `queries.sql` lists them.
 VERSION, SNAPSHOT, FAILURE, CHANGES = 0, 6, 10, 12
+
+
+class Reader(Protocol):
+    """What reads the rows of a trace, and understands them."""
+
+    path: Path
+
+    def verified(self, after: int, until: int) -> Iterator[tuple[Any, ...]]: ...
+    def understand(self, row: tuple[Any, ...]) -> Record: ...
+    def understand_run(self, row: tuple[Any, ...]) -> Run: ...
 
 
 class _Reading:
@@ -27,7 +35,7 @@ class _Reading:
 
     __slots__ = ("functions", "reader")
 
-    def __init__(self, reader: TraceReader, functions: Mapping[int, tuple[str, str, str, str | None]]) -> None:
+    def __init__(self, reader: Reader, functions: Mapping[int, tuple[str, str, str, str | None]]) -> None:
         self.reader = reader
         self.functions = functions
 
@@ -84,7 +92,7 @@ class Entry(msgspec.Struct, gc=False, eq=False):
 class Scan:
     """The records of some runs, of their children, and of all that happened meanwhile."""
 
-    def __init__(self, reader: TraceReader, runs: Sequence[RunId], ask: Callable[..., list[Any]]) -> None:
+    def __init__(self, reader: Reader, runs: Sequence[RunId], ask: Callable[..., list[Any]]) -> None:
         """Raises UnknownRun, DamagedTrace."""
         self.chosen = tuple(runs)
         self.functions: Mapping[int, tuple[str, str, str, str | None]] = {row[0]: row[1:] for row in ask("all_functions")}

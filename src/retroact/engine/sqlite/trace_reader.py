@@ -103,7 +103,10 @@ class TraceReader:
         """All records from the first to the last of some runs, checked, and decoded when they are asked for.
 
         Raises UnknownRun, DamagedTrace."""
-        return Scan(self, runs, self._all)
+        scan = Scan(self, runs, self._all)
+        # What was not decoded yet must be understood after the file was let go, too.
+        self._functions, self._texts, self._relations = dict(scan.functions), dict(scan.texts), dict(scan.relations)
+        return scan
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
