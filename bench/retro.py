@@ -7,6 +7,7 @@ the past to the last row that differs, with the new code loaded and every record
 
 from __future__ import annotations
 
+import dataclasses
 import random
 import statistics
 import threading
@@ -22,6 +23,7 @@ from retroact.engine.sqlite.history import History
 from retroact.function.code import load_path
 from retroact.function.registry import Registry
 from retroact.replay.shelf import Shelf
+from retroact.retroaction.difference import Difference
 from retroact.retroaction.retroactor import Retroactor
 
 TRANSACTIONS = 10_000
@@ -71,7 +73,7 @@ def retro(callers: int, options: Options) -> Iterator[dict[str, Any]]:
     """The time of a retroaction as a share of the time that the same transactions took when they were run."""
     with options.workspace() as name:
         folder = Path(name)
-        original = _original(folder, callers)
+        original, original_used = _original(folder, callers)
         for label, source, full, asked in (
             ("retro", CHANGED, False, ASKED),
             ("retro-watched", CHANGED + WATCHED, False, None),
@@ -80,27 +82,26 @@ def retro(callers: int, options: Options) -> Iterator[dict[str, Any]]:
             changed = folder / label / "bank.py"
             changed.parent.mkdir()
             changed.write_text(source)
-            taken, told = [], []
-            for _ in range(options.rounds + 1):
-                difference, seconds, reading = _retroact(folder, changed, full=full)
-                taken.append(seconds)
-                told.append(reading)
-            seconds = statistics.median(taken[1:])
+            rounds = [_retroact(folder, changed, full=full) for _ in range(options.rounds + 1)][1:]
+            difference = rounds[0].difference
+            seconds = statistics.median(one.seconds for one in rounds)
             more = {
                 "share": round(seconds / original, 4),
+                # What neighbours on the machine do to one side and not to the other is not in this one.
+                "processor_share": round(statistics.median(one.used for one in rounds) / original_used, 4),
                 "executed": difference.effort.executed,
                 "checked": difference.effort.checked,
                 "untouched": difference.effort.untouched,
                 "rows": len(difference.rows),
-                "all_events_read_s": round(statistics.median(told[1:]), 3),
+                "all_events_read_s": round(statistics.median(one.reading for one in rounds), 3),
             }
             pair = round(seconds, 4), round(original, 4)
             note = f"{more['share']:.3f} of the original time, {more['executed']} executed"
             yield figure(label, callers, *pair, asked, less_is_better=True, unit="s", note=note, **more)
 
 
-def _original(folder: Path, callers: int) -> float:
-    """How long it took when it happened."""
+def _original(folder: Path, callers: int) -> tuple[float, float]:
+    """How long it took when it happened, and how much of the processor."""
 
     (folder / "bank.py").write_text(BANK)
     workload.create(folder / "bank.db")
@@ -121,31 +122,41 @@ def _original(folder: Path, callers: int) -> float:
                 app.run(order, f"{k}-{i}", item, acct)
 
     threads = [threading.Thread(target=call, args=(k,)) for k in range(callers)]
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    seconds = time.perf_counter() - began
+    seconds, used = time.perf_counter() - began, time.process_time() - used
     app.close()
-    return seconds
+    return seconds, used
 
 
-def _retroact(folder: Path, changed: Path, *, full: bool) -> tuple[Any, float, float]:
-    """The difference, how long it took, and how long it takes to look at all that did not differ as well."""
+@dataclasses.dataclass(frozen=True)
+class Round:
+    """One retroaction."""
 
+    difference: Difference
+    seconds: float
+    #: Seconds of the processor.
+    used: float
+    #: How long it takes to look at all that did not differ as well.
+    reading: float
+
+
+def _retroact(folder: Path, changed: Path, *, full: bool) -> Round:
     listing = History(folder / "bank.db")
     runs = [run.run for run in listing.trace.runs()]
     listing.close()
-    began = time.perf_counter()
+    began, used = time.perf_counter(), time.process_time()
     history = History(folder / "bank.db")
     shelf = Shelf(history.trace)
     try:
         registry = Registry.of(load_path(changed))
         difference = Retroactor(history, shelf, registry, full=full).run(runs)
-        seconds = time.perf_counter() - began
+        seconds, used = time.perf_counter() - began, time.process_time() - used
         tuple(difference.events), tuple(difference.runs)
-        return difference, seconds, time.perf_counter() - began - seconds
+        return Round(difference, seconds, used, time.perf_counter() - began - seconds)
     finally:
         shelf.close()
         history.close()

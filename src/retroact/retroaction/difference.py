@@ -9,9 +9,9 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar, cast, overload
 
-from retroact.engine.contract import Branch
+from retroact.engine.contract import Branch, Entry
 from retroact.retroaction.invariant import Violation
-from retroact.trace.record import Change, Outcome, Record, RunId, Verb, Version
+from retroact.trace.record import Change, Outcome, Record, Run, RunId, Verb, Version
 
 T = TypeVar("T")
 #: A row that differs: its rowid or key, as it was, as it is now.
@@ -226,3 +226,34 @@ def _name(cells: Mapping[str, Any], key: list[str], rowid: Any) -> str:
     """What names a row. SQLite lets a primary key be null, and then it names nothing."""
     named = [cells.get(column) for column in key]
     return ", ".join(map(str, named)) if named and None not in named else f"rowid {rowid}"
+
+
+def decided(run: Run, now: Outcome | None, fault: Exception | None) -> RunDifference:
+    """What came of a run; `fault` says why it cannot be told."""
+    return RunDifference(
+        run=run.run,
+        function=run.function,
+        arguments=run.arguments,
+        then=run.outcome,
+        now=None if fault else now,
+        undecided=str(fault) if fault else None,
+    )
+
+
+def as_it_was(entry: Entry) -> Event:
+    """A transaction of which nothing differs."""
+    record = entry.record
+    return Event(
+        run=record.run,
+        function=record.function,
+        arguments=record.arguments,
+        version=record.version,
+        record=record,
+        outcome=record.outcome,
+        changes=record.changes,
+    )
+
+
+def removed(record: Record) -> Event:
+    """A transaction that the changed code does not make."""
+    return Event(run=record.run, function=record.function, arguments=record.arguments, version=record.version, record=record, outcome=None)

@@ -19,7 +19,6 @@ This module must not know where the past comes from, nor how a difference is sho
 
 from __future__ import annotations
 
-import builtins
 import collections
 import dataclasses
 import sys
@@ -43,10 +42,14 @@ from retroact.retroaction.difference import (
     Effort,
     Event,
     RunDifference,
+    as_it_was,
+    decided,
+    removed,
     rows_that_differ,
     touched_by,
 )
 from retroact.retroaction.invariant import Watch
+from retroact.retroaction.sleepers import revives, sleepers
 from retroact.trace.codec import encode_json
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Change, Outcome, Record, Run, RunId, Statement, Version
@@ -153,7 +156,7 @@ class _Play:
         unchanged = Unchanged(scan, code.changed, code.shelf)
         self._cutoff = None if full else Cutoff(scan, unchanged)
         #: Chosen workflows that have not been brought on, with what they missed.
-        self._asleep: dict[RunId, list[Entry]] = {} if full else {run: [] for run in self._sleepers(unchanged)}
+        self._asleep: dict[RunId, list[Entry]] = {} if full else {run: [] for run in sleepers(scan, self._own, unchanged, code.modules)}
         self._effort = collections.Counter[str]()
 
     def perform(self, progress: Progress | None) -> None:
@@ -163,10 +166,11 @@ class _Play:
         self._concerns_then.learn(self._before.names, self._then)
         self._concerns_now.learn(self._after.names, self._now)
         beside = self._cutoff is None or bool(self._before.names)
+        passes = self._passes if beside or self._cutoff is None else self._passes_alone(self._cutoff)
         for number, entry in enumerate(self._schedule, start=1):
             if beside:
                 self._original(entry)
-            if not self._passes(entry):
+            if not passes(entry):
                 self._turn(entry)
             if progress is not None:
                 progress(number, len(self._schedule))
@@ -193,7 +197,7 @@ class _Play:
             rows = rows_that_differ(self._then, self._now, self._touched)
         return Difference(
             runs=Answers(self._run_differences(), RunDifference, self._as_recorded),
-            events=Answers(self._events, Event, _as_it_was),
+            events=Answers(self._events, Event, as_it_was),
             rows=rows,
             violations_before=tuple(self._before.violations),
             violations_after=tuple(self._after.violations),
@@ -250,26 +254,6 @@ class _Play:
 
     # --- what need not be run again ------------------------------------------------------------------------------------------
 
-    def _sleepers(self, unchanged: Unchanged) -> list[RunId]:
-        """The chosen workflows that would do the same as long as their transactions do."""
-        asleep = {run.run for run in self._chosen.values() if run.kind == Kind.WORKFLOW.value and unchanged.flow(run)}
-        for run, entries in self._own.items():
-            root = self._scan.families[run]
-            if root in asleep and not all(self._dreams(entry, unchanged) for entry in entries):
-                asleep.discard(root)
-        return [run for run in self._chosen if run in asleep]
-
-    def _dreams(self, entry: Entry, unchanged: Unchanged) -> bool:
-        """Whether a call could be answered from the record later, when its workflow has to be brought on after all."""
-        if entry.kind == Kind.WORKFLOW.value:
-            return not entry.aborted and unchanged.control_flow(entry.function_number)
-        return unchanged.present(entry.function_number) and (not entry.aborted or self._revives(entry.record))
-
-    def _revives(self, record: Record) -> bool:
-        """Whether the failure of a record can be raised as the very class that the changed code would raise."""
-        module = record.outcome.failure.error.rpartition(".")[0] if record.outcome.failure is not None else ""
-        return module in self._code.modules or module in (builtins.__name__, "apsw")
-
     def _passes(self, entry: Entry) -> bool:
         """Pass over a transaction that is as it was, if nobody has to be told its outcome."""
         cutoff = self._cutoff
@@ -286,6 +270,30 @@ class _Play:
             self._slots[entry.run].waiting.popleft()
             self._asleep[root].append(entry)
         return True
+
+    def _passes_alone(self, cutoff: Cutoff) -> Callable[[Entry], bool]:
+        """`_passes`, made quick for the many transactions that no workflow and no invariant waits for."""
+        families, reaches, defer, relations = self._scan.families, cutoff.reaches, self._now.defer, self._scan.relations
+        chosen, others = cutoff.code.chosen, cutoff.code.bystander
+        events, effort, now, general = self._events, self._effort, self._now, self._passes
+
+        def passes(entry: Entry) -> bool:
+            told = entry.run in families
+            if entry.step != ALONE and told:
+                return general(entry)
+            changes = entry.changes
+            if (changes is not None and moves_schema(entry)) or not (chosen(entry.function_number) if told else others(entry)):
+                return False
+            if reaches(entry, now):
+                return general(entry)
+            if changes is not None:
+                defer(changes, relations)
+            if told:
+                events.append(entry)
+            effort["untouched"] += 1
+            return True
+
+        return passes
 
     def _is_as_it_was(self, entry: Entry, cutoff: Cutoff) -> bool:
         """Whether a transaction with unchanged code does the same on the branch; then its changes are taken, and it is told so."""
@@ -307,7 +315,7 @@ class _Play:
             places = places_of(changes)
         broke = self._look(entry.run, entry.function, entry.version, places, beside=True) if places else ()
         if entry.run in self._scan.families:
-            self._events.append(dataclasses.replace(_as_it_was(entry), broke=broke) if broke else entry)
+            self._events.append(dataclasses.replace(as_it_was(entry), broke=broke) if broke else entry)
         return True
 
     def _differ(self, record: Record | None, changes: tuple[Change, ...], statements: Sequence[Statement]) -> None:
@@ -400,7 +408,7 @@ class _Play:
                 self._grant(call, record, record if matched else None)
         if not kept:
             self._differ(record, (), ())
-            self._events.append(_removed(record))
+            self._events.append(removed(record))
 
     def _answered(self, call: Call, entry: Entry) -> bool:
         """Answer a call from its record, if it is the same call of the same code and finds what it found."""
@@ -409,7 +417,7 @@ class _Play:
             cutoff is None
             or (asked.step, asked.arguments.decode()) != (record.step, record.arguments)
             or not cutoff.code.chosen(entry.function_number)
-            or not (record.outcome.committed or self._revives(record))
+            or not (record.outcome.committed or revives(record, self._code.modules))
             or not self._is_as_it_was(entry, cutoff)
         ):
             return False
@@ -537,18 +545,18 @@ class _Play:
             info = self._chosen.get(run)
             if info is None:
                 entry = self._scan.alone[run]
-                yield entry if run not in self._alone else _decided(self._scan.run_of(entry), self._alone[run], None)
+                yield entry if run not in self._alone else decided(self._scan.run_of(entry), self._alone[run], None)
                 continue
             player: Player | None = self._stage.players.get(run)
             if player is None and (run in self._asleep or info.kind != Kind.WORKFLOW.value):
                 yield info  # the outside world is not asked again either
             else:
                 fault = player.scope.fault if player is not None else None
-                yield _decided(info, None if player is None else player.outcome, fault)
+                yield decided(info, None if player is None else player.outcome, fault)
 
     def _as_recorded(self, run: Any) -> RunDifference:
         info = run if isinstance(run, Run) else self._scan.run_of(run)
-        return _decided(info, info.outcome, None)
+        return decided(info, info.outcome, None)
 
     def _began_us(self, run: RunId) -> int:
         info = self._chosen.get(run)
@@ -570,31 +578,3 @@ class _Play:
             if found:
                 return found
         return ()
-
-
-def _decided(run: Run, now: Outcome | None, fault: Exception | None) -> RunDifference:
-    return RunDifference(
-        run=run.run,
-        function=run.function,
-        arguments=run.arguments,
-        then=run.outcome,
-        now=None if fault else now,
-        undecided=str(fault) if fault else None,
-    )
-
-
-def _as_it_was(entry: Entry) -> Event:
-    record = entry.record
-    return Event(
-        run=record.run,
-        function=record.function,
-        arguments=record.arguments,
-        version=record.version,
-        record=record,
-        outcome=record.outcome,
-        changes=record.changes,
-    )
-
-
-def _removed(record: Record) -> Event:
-    return Event(run=record.run, function=record.function, arguments=record.arguments, version=record.version, record=record, outcome=None)

@@ -450,6 +450,8 @@ class Branch:
         self._relations.forget()
         self._footprints.forget()
         self._row_sql.clear()
+        if self._lag is not None:
+            self._lag.forget()
         self._connection.shapes.known.clear()
 
 

@@ -9,7 +9,7 @@ This module must not know how changes are written into a database.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -75,12 +75,9 @@ class Due:
     rows: dict[int, Waiting | Stored] = dataclasses.field(default_factory=dict[int, "Waiting | Stored"])
     changes: list[Change] = dataclasses.field(default_factory=list[Change])
 
-    def __bool__(self) -> bool:
-        return bool(self.rows or self.changes)
-
 
 class Lag:
-    """Changes by table. What is taken from it is to be applied, or put back."""
+    """Changes by table. What is taken from it is to be applied."""
 
     def __init__(self, relations: Mapping[int, Relation], merges: Callable[[str], bool], group: Callable[[str], str]) -> None:
         """`merges` says whether the rows of a table are independent; `group` names what a table must be kept in order with."""
@@ -90,9 +87,9 @@ class Lag:
         #: Not looked at yet.
         self._stored: list[str] = []
         self._due: dict[str, Due] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._stored or self._due)
+        #: By number of the relation: where its changes wait, and whether they can be merged.
+        self._places: dict[int, tuple[Due, bool]] = {}
+        self._by_table: dict[str, Due] = {}
 
     def add(self, stored: str) -> None:
         """The changes of one record, as the trace keeps them; they come after all that were added before."""
@@ -100,71 +97,63 @@ class Lag:
 
     def take_row(self, table: str, rowid: int) -> Due | None:
         """What one row waits for."""
-        due = self._of(table)
-        if due is None or due.changes:
+        if self._stored:
+            self._look()
+        due = self._by_table.get(table) or self._due_of(table)
+        if due.changes:
             return self.take_table(table)
         waiting = due.rows.pop(rowid, None)
-        return None if waiting is None else Due(table, {rowid: waiting})
+        return None if waiting is None else Due(due.table, {rowid: waiting})
 
     def take_table(self, table: str) -> Due | None:
         """What a table waits for, and what is kept in order with it."""
-        self._look()
-        return self._due.pop(self._group(table), None)
+        if self._stored:
+            self._look()
+        due = self._by_table.get(table) or self._due_of(table)
+        return _emptied(due) if due.rows or due.changes else None
 
     def take_all(self) -> list[Due]:
         """Everything."""
         self._look()
-        taken = list(self._due.values())
-        self._due = {}
-        return taken
-
-    def put_back(self, taken: Iterable[Due]) -> None:
-        """What was taken last has been rolled back."""
-        for due in taken:
-            present = self._due.get(due.table)
-            if present is None:
-                self._due[due.table] = due
-            else:
-                present.rows.update(due.rows)
-                present.changes[:0] = due.changes
-
-    def _of(self, table: str) -> Due | None:
-        self._look()
-        return self._due.get(self._group(table))
+        return [_emptied(due) for due in self._due.values() if due.rows or due.changes]
 
     def waiting(self, row: Waiting | Stored) -> Waiting:
         """What a row waits for, of a merged row of what was taken."""
         return row if isinstance(row, Waiting) else Waiting.of(self._relations[row.relation], row)
 
+    def forget(self) -> None:
+        """The schema may be another: look at each table again."""
+        self._places.clear()
+        self._by_table.clear()
+
     def _look(self) -> None:
-        if not self._stored:
-            return
         changes = _decode(f"[{','.join(self._stored)}]")
         self._stored.clear()
-        #: By number of the table: the rows that can be merged.
-        merged: dict[int, dict[int, Waiting | Stored] | None] = {}
+        places = self._places
         for change in (change for transaction in changes for change in transaction):
             number = change.relation
-            if number not in merged:
-                merged[number] = self._rows_of(number)
-            rows, rowid = merged[number], change.rowid
-            if rows is not None and rowid is not None and change.rowid_after is None:
-                present = rows.get(rowid)
-                rows[rowid] = change if present is None else self.waiting(present).then(self.waiting(change))
+            if number not in places:
+                name = self._relations[number].name
+                places[number] = self._due_of(name), self._merges(name)
+            due, merges = places[number]
+            rowid = change.rowid
+            if merges and rowid is not None and change.rowid_after is None and not due.changes:
+                present = due.rows.get(rowid)
+                due.rows[rowid] = change if present is None else self.waiting(present).then(self.waiting(change))
             else:
                 entry = [number, change.verb, rowid, decode_json(change.cells)]
                 entry += [] if change.rowid_after is None else [change.rowid_after]
-                self._due_of(self._relations[number].name).changes.append(decode_change(self._relations, entry))
-                merged[number] = None
-
-    def _rows_of(self, number: int) -> dict[int, Waiting | Stored] | None:
-        name = self._relations[number].name
-        due = self._due_of(name)
-        return due.rows if self._merges(name) and not due.changes else None
+                due.changes.append(decode_change(self._relations, entry))
 
     def _due_of(self, table: str) -> Due:
-        group = self._group(table)
-        due = self._due.get(group)
+        due = self._by_table.get(table)
         if due is None:
-            due = self._due[group] = Due(group)
+            due = self._by_table[table] = self._due.setdefault(self._group(table), Due(self._group(table)))
         return due
+
+
+def _emptied(due: Due) -> Due:
+    """What was due; nothing is any more."""
+    taken = Due(due.table, due.rows, due.changes)
+    due.rows, due.changes = {}, []
+    return taken
