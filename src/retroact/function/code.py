@@ -17,7 +17,6 @@ from __future__ import annotations
 import ast
 import builtins
 import functools
-import hashlib
 import importlib
 import importlib.util
 import io
@@ -33,6 +32,7 @@ from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
+from retroact.digest import blake2b
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.names import plain_name
 
@@ -174,7 +174,7 @@ def absolute_name(package: str, level: int, name: str | None) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 # --- Finding: which module is of the project, and where its text is -------------------------------------------------------

@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -32,6 +31,7 @@ from retroact.engine.sqlite.pagefile import (
     SideFile,
     commit_row,
 )
+from retroact.engine.sqlite.queries import script
 from retroact.errors import NotADatabase
 
 _BEGINNING: Final = "What the database was before is not known to it."
@@ -166,8 +166,7 @@ class PageLogWriter:
         self._connection.execute("pragma synchronous = full").fetchall()
         self._connection.execute("begin immediate")
         if not self._connection.table_exists("main", "pagelog_meta"):
-            schema = resources.files("retroact.engine.sqlite").joinpath("pagelog.sql").read_text("utf-8")
-            self._connection.execute(schema).fetchall()
+            self._connection.execute(script("pagelog.sql")).fetchall()
             self._connection.execute(
                 "insert into pagelog_meta values (1, ?, ?, null, ?, 0, 0, 0, null, null, null)",
                 (FORMAT, page_size, _BEGINNING),
