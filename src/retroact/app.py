@@ -29,12 +29,12 @@ from retroact.errors import (
     NoProject,
     NotFinished,
     RunCancelled,
-    SourceMissing,
     WrongFunction,
 )
-from retroact.function.code import Code, capture, load_path
+from retroact.function.code import captured, load_path
 from retroact.function.context import awaited, current_scope
 from retroact.function.declare import Function
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
@@ -111,7 +111,9 @@ class App:
             _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
         self.engine = SqliteEngine(self.path, self._clock, recording=recording)
         self.trace = self.engine.trace
-        self.engine.know([*self.registry, SLEEP], _captured(self.registry))
+        codes = captured(f.module for f in self.registry)
+        supply((f.module for f in self.registry), codes)
+        self.engine.know([*self.registry, SLEEP], codes)
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
         #: What is under way: each run's function, and where its result will be.
@@ -433,14 +435,3 @@ def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:
                 if function.undoes in present or function.inquires in present or function.kind is Kind.INVARIANT:
                     chosen.append(function)
     return chosen
-
-
-def _captured(registry: Registry) -> dict[str, Code]:
-    """The code of every module of functions whose source is at hand, by module name."""
-    codes: dict[str, Code] = {}
-    for name in {f.module for f in registry}:
-        module = sys.modules.get(name)
-        if module is not None:
-            with contextlib.suppress(SourceMissing):
-                codes[name] = capture(module)
-    return codes

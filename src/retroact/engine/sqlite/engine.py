@@ -38,6 +38,7 @@ from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
 from retroact.function.code import Code
 from retroact.function.declare import Function
+from retroact.function.given import given
 from retroact.trace.record import Outcome, Version
 
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
@@ -72,6 +73,7 @@ class SqliteEngine:
             self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._checkpointer.maintain
         )
         guard.install()
+        given.install()
 
     @property
     def commits(self) -> int:
