@@ -63,8 +63,8 @@ def install(database: apsw.Connection, moment: Moment) -> None:
         database.create_scalar_function(name, _keyword(form, moment), 0)
     database.create_scalar_function("random", _random(moment), 0)
     database.create_scalar_function("randomblob", _random_bytes(moment), 1)
-    database.create_scalar_function("total_changes", lambda: database.total_changes() - moment.changes_before, 0)
-    database.create_scalar_function("changes", lambda: database.changes() if database.total_changes() != moment.changes_before else 0, 0)
+    database.create_scalar_function("total_changes", _all_changes(database, moment), 0)
+    database.create_scalar_function("changes", _last_changes(database, moment), 0)
 
 
 def _dated(calendar: apsw.Connection, name: str, positions: tuple[int, ...], moment: Moment) -> Callable[..., Any]:
@@ -85,6 +85,14 @@ def _dated(calendar: apsw.Connection, name: str, positions: tuple[int, ...], mom
 
 def _keyword(form: str, moment: Moment) -> Callable[..., Any]:
     return lambda: moment.time().strftime(form)
+
+
+def _all_changes(database: apsw.Connection, moment: Moment) -> Callable[..., Any]:
+    return lambda: database.total_changes() - moment.changes_before
+
+
+def _last_changes(database: apsw.Connection, moment: Moment) -> Callable[..., Any]:
+    return lambda: database.changes() if database.total_changes() != moment.changes_before else 0
 
 
 def _random(moment: Moment) -> Callable[..., Any]:

@@ -40,6 +40,18 @@ insert or ignore into retroact_source (hash, text) values (?, ?)
 -- the modules that belong together
 insert or ignore into retroact_code (hash, main, sources) values (?, ?, ?)
 
+-- name: insert_process
+-- how the process hashes that writes from this version on
+insert or replace into retroact_process (since, hash_seed, hash_probe) values (?, ?, ?)
+
+-- name: last_process
+-- how the last process hashed
+select hash_seed, hash_probe from retroact_process order by since desc limit 1
+
+-- name: process_of
+-- how the process hashed that wrote a version
+select hash_seed, hash_probe from retroact_process where since <= ? order by since desc limit 1
+
 -- name: last_record
 -- where the trace stands
 select version, chain from retroact_record order by version desc limit 1

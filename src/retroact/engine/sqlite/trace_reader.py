@@ -17,7 +17,7 @@ from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.relation import Relation, decode_changes
 from retroact.errors import DamagedTrace, UnknownRun
 from retroact.trace.codec import chain, decode_cell, decode_json
-from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.record import Failure, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
 
 if TYPE_CHECKING:
     from retroact.function.code import Code
@@ -97,6 +97,13 @@ class TraceReader:
         main, listed = rows[0]
         sources = tuple(Source(name=n, path=p, text=self._all("source", (h,))[0][0]) for n, p, h in decode_json(listed))
         return Code(main=main, sources=sources)
+
+    def hashing(self, version: int) -> Hashing | None:
+        """How the process hashed that wrote a version; None: a version of the platform wrote it that did not tell."""
+        if not self._database.table_exists("main", "retroact_process"):
+            return None
+        rows = self._all("process_of", (version,))
+        return Hashing(seed=rows[0][0], probe=rows[0][1]) if rows else None
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
