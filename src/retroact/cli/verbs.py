@@ -24,6 +24,7 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "Begin",
         (
             Verb("init", "write a small project to start from", "init"),
+            Verb("lint", "say what in the code keeps functions from doing the same again", "lint"),
             Verb("demo", "an oversold shop: see the bug happen, replay it, prove the fix", "demonstrate"),
         ),
     ),

@@ -127,17 +127,26 @@ def load_path(path: Path) -> ModuleType:
 
     Raises LoadFailed if there is no such code, or if executing it raises; the original error is its cause.
     """
+    project, root = project_at(path)
+    try:
+        code = _collect(project)
+    except (OSError, SyntaxError, UnicodeError) as error:
+        raise LoadFailed(path=path, problem=f"{type(error).__name__}: {error}") from error
+    return load(code, root=root)
+
+
+def project_at(path: Path) -> tuple[Project, Path]:
+    """The project that a .py file or a package folder is of, as it lies on disk, and the folder that its paths start from.
+
+    Raises LoadFailed if there is no such code. Nothing is read yet.
+    """
     file = _absolute(path)
     if file.is_dir():
         file /= "__init__.py"
     if file.suffix != ".py" or not file.is_file():
         raise LoadFailed(path=path, problem="it is neither a .py file nor a folder with an __init__.py")
     folder = _Folder(_name_on_disk(file), file)
-    try:
-        code = _collect(Project(folder.main, folder.on_disk))
-    except (OSError, SyntaxError, UnicodeError) as error:
-        raise LoadFailed(path=path, problem=f"{type(error).__name__}: {error}") from error
-    return load(code, root=folder.root)
+    return Project(folder.main, folder.on_disk), folder.root
 
 
 def load(code: Code, *, root: Path | None = None) -> ModuleType:

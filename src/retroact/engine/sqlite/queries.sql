@@ -80,6 +80,10 @@ select hash from retroact_code
 -- the modules of one version of the code
 select main, sources from retroact_code where hash = ?
 
+-- name: has_code
+-- whether one version of the code is stored
+select 1 from retroact_code where hash = ?
+
 -- name: source
 -- the text of one module
 select text from retroact_source where hash = ?
@@ -134,3 +138,31 @@ from retroact_record where run = ? and step = 0
 -- name: reach
 -- the first and the last version that a run wrote
 select min(version), max(version) from retroact_record where run = ?
+
+-- name: keep_verified
+-- how far verification has come
+insert or replace into retroact_meta (key, value) values ('verified', ?)
+
+-- name: insert_verification
+-- a transaction that did something else when it was executed again
+insert or replace into retroact_verification (version, run, function, statement, explanation, verified_us) values (?, ?, ?, ?, ?, ?)
+
+-- name: forget_verifications
+-- keep the newest
+delete from retroact_verification where version not in (select version from retroact_verification order by version desc limit ?)
+
+-- name: verified
+-- how far verification has come
+select value from retroact_meta where key = 'verified'
+
+-- name: verifications
+-- what verification has found, newest first
+select version, run, function, statement, explanation, verified_us from retroact_verification order by version desc
+
+-- name: runs_between
+-- which run wrote which version
+select version, run from retroact_record where version > ? and version <= ? order by version
+
+-- name: newest_fingerprint
+-- the newest code of a function
+select fingerprint from retroact_function where name = ? order by id desc limit 1
