@@ -141,14 +141,12 @@ def _show(finding: Finding, lines: Sequence[str]) -> None:
     where = f"{finding.file}:{finding.line}:{finding.column}" + (f" in {finding.function}" if finding.function else "")
     out(f"{margin}{paint('-->', 'blue')} {where}")
     line = lines[finding.line - 1] if finding.line <= len(lines) else ""
-    # Python counts columns in bytes of UTF-8.
-    before = line.encode()[: finding.column - 1].decode(errors="replace")
-    marked = line.encode()[finding.column - 1 : finding.end - 1].decode(errors="replace")
     indent = len(line) - len(line.lstrip())
+    marked = "^" * max(min(finding.end - finding.column, len(line) - finding.column + 1), 1)
     gutter = paint("|", "blue")
     out(f"{margin} {gutter}")
     out(f"{paint(number, 'blue')} {gutter} {line[indent:]}")
-    out(f"{margin} {gutter} {' ' * (len(before) - min(indent, len(before)))}{paint('^' * max(len(marked), 1), style)}")
+    out(f"{margin} {gutter} {' ' * max(finding.column - 1 - indent, 0)}{paint(marked, style)}")
     out(f"{margin} {paint('=', 'blue')} {paint('remedy', 'bold')}: {finding.remedy}")
     out()
 

@@ -9,6 +9,7 @@ This module must not know how findings are shown.
 
 from __future__ import annotations
 
+import ast
 import functools
 import io
 import re
@@ -88,10 +89,7 @@ class Linter:
             done = self._once(place, entry.connection if place is entry.place else None)
             waiting.extend(done.places)
             for hit in done.hits:
-                line, column = getattr(hit.node, "lineno", 1), getattr(hit.node, "col_offset", 0) + 1
-                one_line = getattr(hit.node, "end_lineno", line) == line
-                end = getattr(hit.node, "end_col_offset", column) + 1 if one_line else column + 1
-                yield _finding(place.module.source.path, (line, column, end), hit.rule, entry.name, hit.name), place
+                yield _finding(place.module.source.path, _span(place.module, hit.node), hit.rule, entry.name, hit.name), place
 
     def _once(self, place: Place, connection: str | None) -> Read:
         key = (place.module.source.name, id(place.node), connection)
@@ -108,6 +106,16 @@ class Linter:
 
 def _key(finding: Finding) -> tuple[str, int, int, str]:
     return finding.file, finding.line, finding.column, finding.rule
+
+
+def _span(module: Module, node: ast.AST) -> tuple[int, int, int]:
+    """Line, first column, and the column after the last, in characters from 1; Python counts bytes from 0."""
+    line, first = getattr(node, "lineno", 1), getattr(node, "col_offset", 0)
+    last = getattr(node, "end_col_offset", first) if getattr(node, "end_lineno", line) == line else first
+    text = module.lines[line - 1]
+    if not text.isascii():
+        first, last = (len(text.encode()[:byte].decode(errors="replace")) for byte in (first, last))
+    return line, first + 1, last + 1
 
 
 def _finding(path: str, where: tuple[int, int, int], rule: str, function: str, name: str) -> Finding:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import io
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -61,6 +62,11 @@ class Module:
     #: Its syntax tree, shared: nobody changes it.
     tree: ast.Module
     find: Callable[[str], Module | None]
+
+    @functools.cached_property
+    def lines(self) -> list[str]:
+        """Its text, line by line as Python counts them."""
+        return [line.rstrip("\n") for line in io.StringIO(self.source.text)]
 
     @functools.cached_property
     def imports(self) -> Mapping[str, str]:

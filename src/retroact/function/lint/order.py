@@ -70,9 +70,10 @@ class _Sets:
     def __init__(self, function: ast.AST, outside: frozenset[str]) -> None:
         self._names: dict[str, bool] = dict.fromkeys(outside, True)
         for node in ast.walk(function):
+            if isinstance(node, ast.arg):
+                self._names[node.arg] = _says_set(node.annotation)
+        for node in ast.walk(function):
             match node:
-                case ast.arg(arg=name, annotation=annotation):
-                    self._names[name] = _says_set(annotation)
                 case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
                     self._names[name] = _says_set(annotation)
                 case ast.Assign(targets=targets, value=value):
