@@ -176,9 +176,7 @@ def test_sarif(retroact: Retroact, shop: Path) -> None:
 
 
 def test_columns_of_sarif_are_characters(retroact: Retroact, shop: Path) -> None:
-    (shop / "umlaut.py").write_text(
-        HEAD + "    x = 'üü'; open(x)\n", encoding="utf-8"
-    )
+    (shop / "umlaut.py").write_text(HEAD + "    x = 'üü'; open(x)\n", encoding="utf-8")
     (result,) = retroact("lint", "umlaut.py", "--sarif", at=shop).json["runs"][0]["results"]
     region = result["locations"][0]["physicalLocation"]["region"]
     assert "    x = 'üü'; open(x)"[region["startColumn"] - 1 : region["endColumn"] - 1] == "open"

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from typing import NamedTuple, cast
+from typing import cast
+
+import msgspec
 
 from retroact.function.lint.known import METHODS, rule_for
-from retroact.function.lint.names import FunctionNode, Module, Place, base_name, bound_in, dotted_name, mutations
+from retroact.function.lint.names import FunctionNode, Module, Place, base_name, bound_in, dotted_name, mutations, nodes_of
 from retroact.function.lint.order import is_set_literal, ordered_uses
 from retroact.function.lint.sql import sql_findings
 
 
-class Hit(NamedTuple):
+class Hit(msgspec.Struct, frozen=True, eq=False):
     """A rule, where it applies, and what was found there."""
 
     node: ast.AST
@@ -23,7 +25,7 @@ class Hit(NamedTuple):
     name: str
 
 
-class Read(NamedTuple):
+class Read(msgspec.Struct, frozen=True, eq=False):
     """What was read of one definition."""
 
     hits: tuple[Hit, ...]
@@ -45,7 +47,7 @@ class _Reader:
         self._module = module
         self._node = node
         self._connection = connection
-        self._imports = dict(module.imported(ast.walk(node)))
+        self._imports = dict(module.imported(iter(nodes_of(node))))
         self._bound = bound_in(node) - self._imports.keys()
         self._nodes = list(_running(node))
         self.places: list[Place] = []

@@ -13,7 +13,6 @@ import ast
 import functools
 import io
 import re
-import tokenize
 from collections.abc import Callable, Iterator
 
 from retroact.function.code import Code, Source, parse
@@ -23,7 +22,7 @@ from retroact.function.lint.names import Definition, Entry, Module, Place
 from retroact.function.lint.rule import RULES, Finding, Severity
 
 _MARK = "retroact: allow"
-_ALLOW = re.compile(r"#\s*retroact:\s*allow\s+(?P<rules>RT\d+(?:\s*,\s*RT\d+)*)(?P<reason>.*)")
+_ALLOW = r"#\s*retroact:\s*allow\s+(?P<rules>RT\d+(?:\s*,\s*RT\d+)*)(?P<reason>.*)"
 Find = Callable[[str], Source | None]
 
 
@@ -165,11 +164,13 @@ class _Allowances:
                 yield self._complaint(line, f"this allows {rule}, and there is nothing to allow")
 
     def _collect(self, module: Module) -> None:
+        import tokenize  # noqa: PLC0415 - most projects have no such comment, and are not to pay for it
+
         for token in tokenize.generate_tokens(io.StringIO(module.source.text).readline):
             if token.type != tokenize.COMMENT or _MARK not in token.string:
                 continue
             line = token.start[0]
-            found = _ALLOW.match(token.string)
+            found = re.match(_ALLOW, token.string)
             if found is None:
                 self._complaints.append(self._complaint(line, "this allows nothing: it names no rule"))
                 continue

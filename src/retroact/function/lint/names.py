@@ -9,7 +9,8 @@ import ast
 import functools
 import io
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from retroact.function.code import Source, absolute_name
 from retroact.function.kind import CONNECTED, Kind
@@ -28,16 +29,14 @@ _KINDS = {kind.value: kind for kind in Kind}
 _COMPANIONS = ("compensation", "inquiry")
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(msgspec.Struct, frozen=True, eq=False):
     """A definition in a module of the project."""
 
     module: Module
     node: Definition
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, eq=False):
     """A function that the platform runs: where reading begins."""
 
     name: str
@@ -54,14 +53,14 @@ class Entry:
         return given[0].arg if given else None
 
 
-@dataclass(frozen=True, eq=False)
 class Module:
-    """One module, and how it finds the others of its project."""
+    """One module, and how it finds the others of its project. It never changes."""
 
-    source: Source
-    #: Its syntax tree, shared: nobody changes it.
-    tree: ast.Module
-    find: Callable[[str], Module | None]
+    def __init__(self, source: Source, tree: ast.Module, find: Callable[[str], Module | None]) -> None:
+        """The syntax tree is shared: nobody changes it."""
+        self.source = source
+        self.tree = tree
+        self.find = find
 
     @functools.cached_property
     def lines(self) -> list[str]:
@@ -96,7 +95,7 @@ class Module:
         """The names at its top that its functions change, or whose values they change."""
         return frozenset(
             name
-            for function in ast.walk(self.tree)
+            for function in nodes_of(self.tree)
             if isinstance(function, FunctionNode)
             for name, _ in mutations(function)
             if name in self.values and name not in bound_in(function)
@@ -158,7 +157,7 @@ class Module:
 
     def entries(self) -> Iterator[Entry]:
         """The functions of this module that the platform runs, wherever in it they are defined."""
-        for node in ast.walk(self.tree):
+        for node in nodes_of(self.tree):
             if isinstance(node, FunctionNode):
                 kind = self._kind(node)
                 if kind is not None:
@@ -191,6 +190,12 @@ class Module:
         return None
 
 
+@functools.lru_cache(maxsize=1024)
+def nodes_of(tree: ast.AST) -> tuple[ast.AST, ...]:
+    """All nodes of a tree, itself first: it is gone through many times."""
+    return tuple(ast.walk(tree))
+
+
 def dotted_name(node: ast.AST | None) -> tuple[str, ...] | None:
     """`a.b.c` as its parts; None for anything else."""
     parts: list[str] = []
@@ -209,8 +214,8 @@ def base_name(node: ast.AST) -> str | None:
 
 def mutations(function: ast.AST) -> Iterator[tuple[str, ast.expr]]:
     """The names whose values a body changes, or that it binds anew outside of itself, and where."""
-    declared = {name for node in ast.walk(function) if isinstance(node, ast.Global) for name in node.names}
-    for node in ast.walk(function):
+    declared = {name for node in nodes_of(function) if isinstance(node, ast.Global) for name in node.names}
+    for node in nodes_of(function):
         match node:
             case ast.Name(id=id, ctx=ast.Store() | ast.Del()) if id in declared:
                 name = id
@@ -231,7 +236,7 @@ def bound_in(function: ast.AST) -> frozenset[str]:
     """The names that a function binds for itself: parameters, assignments, inner definitions. Imports stand for what is outside."""
     names: set[str] = set()
     declared: set[str] = set()
-    for node in ast.walk(function):
+    for node in nodes_of(function):
         match node:
             case ast.arg(arg=name):
                 names.add(name)

@@ -8,6 +8,8 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterator
 
+from retroact.function.lint.names import nodes_of
+
 _MAKERS = frozenset({"set", "frozenset"})
 _OPERATIONS = frozenset({"union", "intersection", "difference", "symmetric_difference", "copy"})
 _VIEWS = frozenset({"keys", "items"})
@@ -21,8 +23,8 @@ _SET_TYPES = frozenset({"set", "frozenset", "Set", "FrozenSet", "AbstractSet", "
 def ordered_uses(function: ast.AST, sets: frozenset[str]) -> Iterator[ast.expr]:
     """The expressions that are sets and are gone through one by one. `sets` are names outside of the function that stand for sets."""
     known = _Sets(function, sets)
-    harmless = {id(argument) for node in ast.walk(function) for argument in _harmless(node)}
-    for node in ast.walk(function):
+    harmless = {id(argument) for node in nodes_of(function) for argument in _harmless(node)}
+    for node in nodes_of(function):
         for used in _uses(node, harmless):
             if known.is_set(used):
                 yield used
@@ -35,7 +37,7 @@ def is_set_literal(value: ast.expr | None) -> bool:
 
 def unordered_consumers(function: ast.AST) -> set[int]:
     """The identities of the expressions whose order makes no difference to who takes them."""
-    return {id(argument) for node in ast.walk(function) for argument in _harmless(node)}
+    return {id(argument) for node in nodes_of(function) for argument in _harmless(node)}
 
 
 def _harmless(node: ast.AST) -> list[ast.expr]:
@@ -69,10 +71,10 @@ class _Sets:
 
     def __init__(self, function: ast.AST, outside: frozenset[str]) -> None:
         self._names: dict[str, bool] = dict.fromkeys(outside, True)
-        for node in ast.walk(function):
+        for node in nodes_of(function):
             if isinstance(node, ast.arg):
                 self._names[node.arg] = _says_set(node.annotation)
-        for node in ast.walk(function):
+        for node in nodes_of(function):
             match node:
                 case ast.AnnAssign(target=ast.Name(id=name), annotation=annotation):
                     self._names[name] = _says_set(annotation)

@@ -6,21 +6,32 @@ This module must not know where a function is defined, nor what a finding is.
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 
+from retroact.function.lint.names import nodes_of
 from retroact.function.lint.order import unordered_consumers
 
+
+@functools.cache
+def _compiled(pattern: str, flags: re.RegexFlag) -> re.Pattern[str]:
+    """A pattern, compiled when it is first needed."""
+    return re.compile(pattern, flags)
+
+
 _METHODS = frozenset({"execute", "rows", "row", "value"})
-_AMBIENT = re.compile(
+_AMBIENT = functools.partial(
+    _compiled,
     r"\b(random|randomblob)\s*\(|\bcurrent_(timestamp|date|time)\b|\b(date|time|datetime|julianday|unixepoch|strftime|timediff)\s*\([^)]*'now'"
     r"|\b(date|time|datetime|julianday|unixepoch)\s*\(\s*\)",
     re.IGNORECASE,
 )
-_LOCAL = re.compile(r"'localtime'|'utc'", re.IGNORECASE)
-_SELECT = re.compile(r"\s*(select|with|values)\b", re.IGNORECASE)
-_ORDERED = re.compile(r"\border\s+by\b|\blimit\s+1\b", re.IGNORECASE)
-_ONE_ROW = re.compile(
+_LOCAL = functools.partial(_compiled, r"'localtime'|'utc'", re.IGNORECASE)
+_SELECT = functools.partial(_compiled, r"\s*(select|with|values)\b", re.IGNORECASE)
+_ORDERED = functools.partial(_compiled, r"\border\s+by\b|\blimit\s+1\b", re.IGNORECASE)
+_ONE_ROW = functools.partial(
+    _compiled,
     r"^\s*select\s+(count|sum|min|max|avg|total|group_concat)\s*\([^)]*\)\s*(as\s+\w+\s*)?from\b(?!.*\bgroup\s+by\b)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -38,18 +49,18 @@ def sql_findings(function: ast.AST, constants: frozenset[str]) -> Iterator[tuple
         if _is_made_of_values(text, constants):
             yield call.args[0], "RT401", _HOW.get(type(text), "this")
         for part in _texts(text):
-            found = _AMBIENT.search(part)
+            found = _AMBIENT().search(part)
             if found is not None:
                 yield call.args[0], "RT402", f"{found[0].rstrip('( ')} in SQL"
-            if found is not None and _LOCAL.search(part):
+            if found is not None and _LOCAL().search(part):
                 yield call.args[0], "RT104", "'localtime' in SQL"
-            if id(call) in in_order and _SELECT.match(part) and not _ORDERED.search(part) and not _ONE_ROW.match(part):
+            if id(call) in in_order and _SELECT().match(part) and not _ORDERED().search(part) and not _ONE_ROW().match(part):
                 yield call.args[0], "RT403", "the select"
 
 
 def _calls(function: ast.AST) -> Iterator[ast.Call]:
-    parameters = {node.arg for node in ast.walk(function) if isinstance(node, ast.arg)}
-    for node in ast.walk(function):
+    parameters = {node.arg for node in nodes_of(function) if isinstance(node, ast.arg)}
+    for node in nodes_of(function):
         match node:
             case ast.Call(func=ast.Attribute(attr=attr, value=ast.Name(id=name)), args=[_, *_]) if attr in _METHODS and name in parameters:
                 yield node
@@ -60,7 +71,7 @@ def _calls(function: ast.AST) -> Iterator[ast.Call]:
 def _assigned_once(function: ast.AST) -> dict[str, ast.expr]:
     found: dict[str, ast.expr] = {}
     again: set[str] = set()
-    for node in ast.walk(function):
+    for node in nodes_of(function):
         if isinstance(node, ast.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ast.Name):
             name = node.targets[0].id
             again |= {name} & found.keys()
@@ -119,7 +130,7 @@ def _used_in_order(function: ast.AST, assigned: dict[str, ast.expr]) -> set[int]
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "rows":
             used.add(id(node))
 
-    for node in ast.walk(function):
+    for node in nodes_of(function):
         match node:
             case ast.For(iter=iterated):
                 use(iterated)
