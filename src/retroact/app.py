@@ -122,7 +122,11 @@ class App:
         self.trace = self.engine.trace
         codes = captured(f.module for f in self.registry)
         supply((f.module for f in self.registry), codes)
-        _warn_of_new(codes, self.registry, self.trace)
+        try:
+            _warn_of_new(codes, self.registry, self.trace)
+        except BaseException:  # where warnings are errors, the database is let go
+            self.engine.close()
+            raise
         self.engine.know([*self.registry, SLEEP], codes)
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")

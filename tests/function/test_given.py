@@ -292,3 +292,41 @@ def test_rng_and_random_draw_from_one_stream(tmp_path: Path) -> None:
 
     with App(tmp_path / "test.db", both) as app:
         assert app.run(both)
+
+
+@workflow
+async def waiting() -> list[Any]:
+    before = [time.time(), random.random(), str(uuid.uuid4()), datetime.datetime.now(datetime.UTC).isoformat()]
+    await moment()  # pyright: ignore[reportGeneralTypeIssues]
+    return [*before, time.time(), random.random()]
+
+
+def test_an_async_workflow_is_given_the_same(tmp_path: Path) -> None:
+    with App(tmp_path / "test.db", [waiting, moment]) as app:
+        app.run(waiting, run="one")
+        report = app.replay(["one"])
+        assert report.faithful, report
+        assert len(report.workflows) == 1
+
+
+def test_an_interrupted_workflow_goes_on_with_the_same(tmp_path: Path) -> None:
+    """The body is run again from its beginning; what it drew then it draws again, or the arguments of its calls would differ."""
+    drawn: list[float] = []
+
+    @step
+    def tell(number: float, at: float) -> None:
+        drawn.append(number)
+        if len(drawn) == 1:
+            raise KeyboardInterrupt
+
+    @workflow
+    def telling() -> float:
+        number, at = random.random(), time.time()
+        moment()
+        tell(number, at)
+        return number
+
+    with App(tmp_path / "test.db", [telling, tell, moment]) as app, pytest.raises(KeyboardInterrupt):
+        app.run(telling, run="one")
+    with App(tmp_path / "test.db", [telling, tell, moment]) as app:
+        assert app.recovered[0].result() == drawn[0] == drawn[1]

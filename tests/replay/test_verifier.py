@@ -16,7 +16,7 @@ from retroact.function.code import load_path, unload
 from retroact.replay import verifier
 from retroact.replay.verifier import sampled
 from retroact.testing import ManualClock
-from retroact.trace.record import RunId
+from retroact.trace.record import Hashing, RunId
 
 FINE = 10
 
@@ -96,6 +96,18 @@ def test_code_that_is_not_at_hand_is_left_out(tmp_path: Path) -> None:
         app.run("nowhere")
         found = app.verify()
         assert (found.checked, found.left_out) == (0, 1)
+
+
+def test_the_order_of_sets_in_another_process_is_no_divergence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a process with another hash seed has left to be verified would differ for that reason alone."""
+    monkeypatch.setattr(verifier, "LOOK_SECONDS", 3600.0)
+    with App(tmp_path / "test.db", planted, verify_rate=1) as app:
+        app.run(planted.create)
+        app.run(planted.return_a_global)
+        app.run(planted.pay, 1)
+        monkeypatch.setattr(verifier, "present_hashing", lambda: Hashing(seed=None, probe=0))
+        found = app.verify()
+        assert (found.checked, found.left_out, found.diverged) == (2, 1, ())
 
 
 def test_reads_and_workflows_are_verified_too(tmp_path: Path) -> None:

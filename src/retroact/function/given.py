@@ -45,6 +45,7 @@ class Given:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._installed = False
         self._undo: list[Callable[[], None]] = []
         #: By the identity of the original: the original, which keeps the identity its own, and its substitute.
         self._substitutes: dict[int, tuple[Any, Any]] = {}
@@ -53,15 +54,16 @@ class Given:
 
     def install(self) -> None:
         """Put the substitutes in place, once."""
-        if self._substitutes:
+        if self._installed:
             return
         with self._lock:
-            if not self._substitutes:
+            if not self._installed:
                 for module, name, make in _plan():
                     self._replace(module, name, make)
                 self._replace_seed()
                 for kind, name, make in _CLASS_METHODS:
                     self._replace_class_method(kind, name, make)
+                self._installed = True
 
     def adopt(self, modules: Iterable[ModuleType]) -> None:
         """Put the substitutes wherever these modules hold an original under a name at their top."""
@@ -83,6 +85,7 @@ class Given:
             while self._undo:
                 self._undo.pop()()
             self._substitutes.clear()
+            self._installed = False
 
     def _substitute_of(self, value: Any) -> Any:
         found = self._substitutes.get(id(value))
@@ -196,6 +199,19 @@ def _chance(name: str) -> Callable[[Any], Any]:
     return make
 
 
+def _random_number(original: Callable[[], float]) -> Any:
+    """`random.random`, which is called often."""
+
+    @wraps(original)
+    def substitute() -> float:
+        scope = current_scope()
+        if scope is None or scope.function.kind is Kind.STEP:
+            return original()
+        return scope.random().random()
+
+    return substitute
+
+
 def _random_bytes(original: Callable[[int], bytes]) -> Any:
     """`os.urandom`: uuid4 and everything in `secrets` are made from it."""
 
@@ -228,9 +244,13 @@ def _time_based_id(original: Callable[..., uuid.UUID]) -> Any:
 
 
 def _now(own: Any) -> _ClassMethod:
+    kind, usual = datetime.datetime, own.__get__(None, datetime.datetime)
+
     def substitute(cls: Any, tz: datetime.tzinfo | None = None) -> Any:
-        scope = _giving()
-        return own.__get__(None, cls)(tz) if scope is None else cls.fromtimestamp(scope.now_us() / 1e6, tz)
+        scope = current_scope()
+        if scope is None or scope.function.kind is Kind.STEP:
+            return usual(tz) if cls is kind else own.__get__(None, cls)(tz)
+        return cls.fromtimestamp(scope.now_us() / 1e6, tz)
 
     return substitute
 
@@ -271,7 +291,7 @@ def _plan() -> list[tuple[Any, str, Callable[[Any], Any]]]:
         (time, "ctime", _calendar),
         (time, "strftime", _shown_time(1)),
         (time, "asctime", _shown_time(0)),
-        *((random, name, _chance(name)) for name in methods),
+        *((random, name, _random_number if name == "random" else _chance(name)) for name in methods),
         (os, "urandom", _random_bytes),
         (random, "_urandom", _random_bytes),
         (uuid, "uuid1", _time_based_id),

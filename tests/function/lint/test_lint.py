@@ -286,3 +286,9 @@ def test_names_that_lead_in_circles_come_to_an_end(lines: list[str]) -> None:
 def test_notes_are_not_grave() -> None:
     note, warning = sorted(findings("import time\n@transaction\ndef f(conn):\n    time.time()\n    time.monotonic()\n"))
     assert (grave(note), grave(warning)) == (False, True)
+
+
+def test_the_documentation_has_every_rule() -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "determinism.md").read_text(encoding="utf-8")
+    for rule in RULES.values():
+        assert f"| {rule.id} | {rule.severity.value} |" in page, rule.id

@@ -85,3 +85,12 @@ def test_a_module_that_python_imported(tmp_path: Path) -> None:
     with pytest.warns(DeterminismWarning, match="RT301 of_this_module") as caught:
         App(tmp_path / "test.db", of_this_module).close()
     assert caught[0].filename == __file__
+
+
+def test_where_warnings_are_errors_the_database_is_let_go(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(DeterminismWarning):
+            App(tmp_path / "test.db", of_this_module)
+        warnings.simplefilter("ignore")
+        App(tmp_path / "test.db", of_this_module).close()

@@ -102,8 +102,9 @@ class TraceReader:
 
     def hashing(self, version: int) -> Hashing | None:
         """How the process hashed that wrote a version; None: a version of the platform wrote it that did not tell."""
-        if not self._database.table_exists("main", "retroact_process"):
-            return None
+        with self._lock:
+            if not self._database.table_exists("main", "retroact_process"):
+                return None
         rows = self._all("process_of", (version,))
         return Hashing(seed=rows[0][0], probe=rows[0][1]) if rows else None
 
