@@ -330,3 +330,50 @@ def test_an_interrupted_workflow_goes_on_with_the_same(tmp_path: Path) -> None:
         app.run(telling, run="one")
     with App(tmp_path / "test.db", [telling, tell, moment]) as app:
         assert app.recovered[0].result() == drawn[0] == drawn[1]
+
+
+SIMPLE = [style for style in STYLES if "\n" not in style[0] and "*" not in style[0]]
+
+
+@generated(calls=st.lists(st.tuples(st.sampled_from(SIMPLE), st.booleans()), min_size=1, max_size=12))
+@settings(max_examples=15, deadline=None)
+def test_any_mixture_is_the_same_again(tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[tuple[str, str], bool]]) -> None:
+    """A workflow and a transaction that draw through whatever they like, in whatever order."""
+    helpers = "".join(f"def h{n}():\n    {imports}\n    return repr({expression})\n" for n, ((imports, expression), _) in enumerate(calls))
+    inner = ", ".join(f"h{n}()" for n, (_, inside) in enumerate(calls) if inside)
+    outer = ", ".join(f"h{n}()" for n, (_, inside) in enumerate(calls) if not inside)
+    text = f"""
+from retroact import transaction, workflow
+{helpers}
+@transaction
+def create(conn) -> None:
+    conn.execute("create table found (value text, luck integer default (random()), at text default (datetime('now', 'subsec')))")
+
+@transaction
+def body(conn, given: str) -> str:
+    conn.execute("insert into found (value) values (:value)", value=given + repr([{inner}]))
+    return repr([{inner}]) + str(conn.value("select random()"))
+
+@workflow
+def flow() -> str:
+    return body(repr([{outer}])) + body(repr([{outer}]))
+"""
+    with loaded(tmp_path_factory.mktemp("mixed"), text) as module, App(tmp_path_factory.mktemp("mixed") / "test.db", module) as app:
+        app.run("create")
+        app.run("flow", run="one")
+        report = app.replay(["one"])
+        assert report.faithful, report
+        assert [t.verdict.value for t in report.transactions] == ["identical"] * 2
+
+
+def test_changed_code_is_given_the_same(tmp_path: Path) -> None:
+    text = program(("from time import time", "time()"), inside=False)
+    with loaded(tmp_path, text) as module, App(tmp_path / "test.db", module, clock=ManualClock()) as app:
+        app.run("create")
+        app.run("flow", run="one")
+        changed = tmp_path / "changed.py"
+        changed.write_text(text + "\n# changed\n")
+        difference = app.retroact(["one"], changed)
+        assert difference.clean
+        assert not difference.rows
+        assert not any(run.differs for run in difference.runs)

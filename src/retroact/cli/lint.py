@@ -166,7 +166,7 @@ def _list_rules(*, as_json: bool) -> int:
         return 0
     for rule in RULES.values():
         out(f"{paint(rule.id, 'bold')} {rule.name} {paint(f'({rule.severity.value})', _STYLE[rule.severity])}")
-        out(f"    {rule.message.replace('{name}', '...')}.")
+        out(f"    {rule.message.replace('{name}', '…')}")
         out(f"    {paint('remedy', 'bold')}: {rule.remedy}")
     return 0
 

@@ -67,6 +67,7 @@ def body(statement: str, *, top: str = "pass", kind: str = "transaction") -> lis
         ("import secrets", "secrets.token_hex()", ["RT105"]),
         ("from os import urandom", "urandom(5)", ["RT105"]),
         ("import numpy as np", "np.random.rand()", ["RT106"]),
+        ("import numpy as np", "np.random.default_rng(5).integers(5)", []),
         ("import os", "os.getpid()", ["RT107"]),
         ("import platform", "platform.node()", ["RT107"]),
         ("import sys", "sys.argv[1]", ["RT107"]),

@@ -61,7 +61,7 @@ PREFIXES: tuple[tuple[str, str], ...] = (
     *((f"{name}.", "RT107") for name in ("platform",)),
     *((f"{name}.", "RT201") for name in ("shutil", "tempfile", "glob", "fileinput")),
     *((f"{name}.", "RT203") for name in ("subprocess", "multiprocessing", "pexpect", "sh")),
-    *((f"{name}.", "RT204") for name in ("threading", "concurrent.futures", "_thread", "queue", "gevent", "trio", "anyio")),
+    *((f"{name}.", "RT204") for name in ("threading", "concurrent.futures", "_thread", "gevent", "trio", "anyio")),
     *(
         (f"{name}.", "RT202")
         for name in (
@@ -81,8 +81,16 @@ PREFIXES: tuple[tuple[str, str], ...] = (
 #: Methods of whatever object, when called.
 METHODS: dict[str, str] = dict.fromkeys(("read_text", "write_text", "read_bytes", "write_bytes"), "RT201")
 
-#: Names of the standard modules whose own generators are recorded once they are called for.
-EXEMPT = frozenset({"random.Random", "queue.Empty", "queue.Full"})
+#: Names that a prefix fits, and that do no harm.
+EXEMPT = frozenset(
+    {
+        "random.Random",  # without a seed it draws one, which is given; so do these of numpy
+        "numpy.random.default_rng",
+        "numpy.random.SeedSequence",
+        "threading.Lock",
+        "threading.RLock",
+    }
+)
 
 
 def rule_for(name: str, *, called: bool) -> str | None:

@@ -161,7 +161,7 @@ class _Allowances:
         yield from self._complaints
         for line, rules, used in self._by_line.values():
             for rule in sorted(rules - used):
-                yield self._complaint(line, f"this allows {rule}, and there is nothing to allow")
+                yield self._complaint(line, f"allows {rule}, and there is nothing to allow")
 
     def _collect(self, module: Module) -> None:
         import tokenize  # noqa: PLC0415 - most projects have no such comment, and are not to pay for it
@@ -172,14 +172,14 @@ class _Allowances:
             line = token.start[0]
             found = re.match(_ALLOW, token.string)
             if found is None:
-                self._complaints.append(self._complaint(line, "this allows nothing: it names no rule"))
+                self._complaints.append(self._complaint(line, "allows nothing: it names no rule"))
                 continue
             rules = frozenset(re.findall(r"RT\d+", found["rules"]))
             unknown = sorted(rules - RULES.keys())
             if unknown:
-                self._complaints.append(self._complaint(line, f"there is no rule {', '.join(unknown)}"))
+                self._complaints.append(self._complaint(line, f"names {', '.join(unknown)}, which is no rule"))
             if not found["reason"].strip(" :-,."):
-                self._complaints.append(self._complaint(line, "this allows something without saying why"))
+                self._complaints.append(self._complaint(line, "does not say why"))
             alone = not token.line[: token.start[1]].strip()
             speaks_of = _next_code(module.source.text, line) if alone else line
             self._by_line[speaks_of] = (line, rules & RULES.keys(), set())

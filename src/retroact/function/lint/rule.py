@@ -52,10 +52,10 @@ _RULES = (
         "RT001",
         "bad-allowance",
         _W,
-        "{name}",
+        "this comment {name}",
         "Write `# retroact: allow RT303 because ...` on the line, above it, or on the line of the def.",
     ),
-    Rule("RT002", "unreadable", _E, "{name}", "Python cannot read the file either: mend it first."),
+    Rule("RT002", "unreadable", _E, "Python cannot read this: {name}", "Mend it first: nothing of the file was looked at."),
     Rule(
         "RT101",
         "recorded-clock",
