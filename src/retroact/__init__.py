@@ -14,11 +14,13 @@ if TYPE_CHECKING:
     from retroact.errors import RetroactError, RunCancelled, RunFailed
     from retroact.function.context import Connection, gather, gather_async, key, now, rng, sleep, uuid
     from retroact.function.declare import Function, invariant, step, transaction, workflow
+    from retroact.function.lint.warn import DeterminismWarning
     from retroact.function.registry import Registry
 
 __all__ = [
     "App",
     "Connection",
+    "DeterminismWarning",
     "Function",
     "Handle",
     "Registry",
@@ -48,6 +50,7 @@ _PLACES = {
     "retroact.errors": ("RetroactError", "RunCancelled", "RunFailed"),
     "retroact.function.context": ("Connection", "gather", "gather_async", "key", "now", "rng", "sleep", "uuid"),
     "retroact.function.declare": ("Function", "invariant", "step", "transaction", "workflow"),
+    "retroact.function.lint.warn": ("DeterminismWarning",),
     "retroact.function.registry": ("Registry",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}

@@ -29,22 +29,26 @@ from retroact.errors import (
     NoProject,
     NotFinished,
     RunCancelled,
-    SourceMissing,
     WrongFunction,
 )
-from retroact.function.code import Code, capture, load_path
+from retroact.function.code import captured, load_path
 from retroact.function.context import awaited, current_scope
 from retroact.function.declare import Function
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
+from retroact.trace.verification import Verified
 from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.trace_reader import TraceReader
+    from retroact.function.code import Code
     from retroact.replay.replayer import Report
+    from retroact.replay.verifier import Verifier
     from retroact.retroaction.difference import Difference
 
 P = ParamSpec("P")
@@ -112,11 +116,16 @@ class App:
         clock: Clock | None = None,
         recover: bool = True,
         recording: bool = True,
+        verify_rate: float = 0.0,
     ) -> None:
         """Open or create the database. `recording=False` keeps no page log: exactly-once holds, the past cannot be opened.
 
+        `verify_rate` is the share of runs (0.01: one in a hundred) whose transactions are executed a second time in the background,
+        on a branch, to find functions that are not deterministic: see `verifications`.
+
         Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject, DuplicateFunction, BadDeclaration.
         """
+        _must_be_a_rate(verify_rate, recording=recording)
         self.registry = Registry.of(_with_companions(functions))
         self.path = database_path(database)
         self._clock = clock or SystemClock()
@@ -125,12 +134,20 @@ class App:
             _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
         self.engine = SqliteEngine(self.path, self._clock, recording=recording)
         self.trace = self.engine.trace
-        self.engine.know([*self.registry, SLEEP], _captured(self.registry))
+        codes = captured(f.module for f in self.registry)
+        supply((f.module for f in self.registry), codes)
+        try:
+            _warn_of_new(codes, self.registry, self.trace)
+        except BaseException:  # where warnings are errors, the database is let go
+            self.engine.close()
+            raise
+        self.engine.know([*self.registry, SLEEP], codes)
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
         self._active: dict[RunId, _UnderWay] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._verifier = self._verifying(verify_rate) if verify_rate else None
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
 
     # --- running ---------------------------------------------------------------------------------------------------------
@@ -216,6 +233,10 @@ class App:
         self._executor.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._executor.close()
+        if self._verifier is not None:
+            with contextlib.suppress(Exception):  # a full disk: the App is closed all the same
+                self._catch_up()
+            self._verifier.close()
         if "history" in self.__dict__:
             self.history.close()
         self.engine.close()
@@ -263,6 +284,30 @@ class App:
             return Retroactor(self.history, shelf, registry, answers).run([RunId(run) for run in runs])
         finally:
             shelf.close()
+
+    @property
+    def verifications(self) -> Verified:
+        """What executing a sample of the transactions a second time has found: see `verify_rate`."""
+        if self._verifier is not None:
+            return self._verifier.verified
+        return self.trace.verified() or Verified()
+
+    def verify(self) -> Verified:
+        """Execute now what is sampled and waits, and return what was found. Raises BadDeclaration when `verify_rate` is 0."""
+        if self._verifier is None:
+            raise BadDeclaration(function="App", problem="nothing is verified: it was opened without verify_rate")
+        self._catch_up()
+        return self._verifier.verify()
+
+    def _verifying(self, rate: float) -> Verifier:
+        """Verifies what is committed from now on, and what an earlier process left to be verified."""
+        from retroact.engine.sqlite.history import History
+        from retroact.replay.verifier import Verifier
+
+        so_far = self.trace.verified() or Verified(until=self.trace.last_version())
+        verifier = Verifier(lambda: History(self.path), self.engine.keep_verified, rate=rate, clock=self._clock, so_far=so_far)
+        verifier.start()
+        return verifier
 
     def _catch_up(self) -> None:
         """Bring the page log up to this moment."""
@@ -422,6 +467,22 @@ class App:
         return function.schema.decode_result(outcome.value or "null")
 
 
+def _warn_of_new(codes: Mapping[str, Code], registry: Registry, trace: TraceReader) -> None:
+    """Say what lint finds in code that this database does not know yet: reading it takes milliseconds, and once is enough."""
+    new = {name: code for name, code in codes.items() if not trace.knows_code(code.hash)}
+    if new:
+        from retroact.function.lint.warn import warn
+
+        warn(new, registry)
+
+
+def _must_be_a_rate(rate: float, *, recording: bool) -> None:
+    if not 0 <= rate <= 1:
+        raise BadDeclaration(function="App", problem=f"verify_rate is a share between 0 and 1, not {rate!r}")
+    if rate and not recording:
+        raise BadDeclaration(function="App", problem="verify_rate needs the past, and recording=False keeps none")
+
+
 def _must_be(present: Run, function: AnyFunction) -> None:
     if present.function != function.name:
         raise WrongFunction(run=present.run, recorded=present.function, asked=function.name)
@@ -466,14 +527,3 @@ def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:
                 if function.undoes in present or function.inquires in present or function.kind is Kind.INVARIANT:
                     chosen.append(function)
     return chosen
-
-
-def _captured(registry: Registry) -> dict[str, Code]:
-    """The code of every module of functions whose source is at hand, by module name."""
-    codes: dict[str, Code] = {}
-    for name in {f.module for f in registry}:
-        module = sys.modules.get(name)
-        if module is not None:
-            with contextlib.suppress(SourceMissing):
-                codes[name] = capture(module)
-    return codes

@@ -159,6 +159,11 @@ class DamagedPage(TraceFault):
     rebuilt; states that do not are unaffected. Restore the file from a backup."""
 
 
+class ReplayerLost(TraceFault):
+    """The process that was to replay under PYTHONHASHSEED={seed} ended with exit code {code}. What it said stands above. Without it:
+    PYTHONHASHSEED={seed} retroact replay RUN"""
+
+
 class BeyondHistory(TraceFault):
     """The state as of version {version} cannot be rebuilt: the page log of {database} begins at version {horizon}. {reason}"""
 

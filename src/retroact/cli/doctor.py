@@ -19,6 +19,7 @@ from retroact.cli.times import show
 from retroact.diagram import phrase
 from retroact.errors import RetroactError
 from retroact.trace.record import RunState
+from retroact.trace.verification import Verification
 
 _KIB = 1024
 
@@ -102,6 +103,7 @@ def _database(found: _Findings, path: Path) -> None:
         found.add("database", writer=f"process {writer} has it open" if writer else "nobody", **_file_facts(path))
         _trace(found, path)
         _runs(found, path, living=writer is not None)
+        _verification(found, path)
     except RetroactError as error:
         found.problems.append(str(error))
         return
@@ -132,6 +134,26 @@ def _runs(found: _Findings, path: Path, *, living: bool) -> None:
     interrupted = sum(run.state is RunState.RUNNING and run.parent is None for run in waiting)
     if interrupted and not living:
         found.problems.append(f"{count(interrupted, 'run')} interrupted, and no process is going on with them: `retroact recover` does.")
+
+
+def _verification(found: _Findings, path: Path) -> None:
+    """What executing a sample of the transactions a second time has found. Where the code has changed since, it is a fact only."""
+    with opening.trace_of(path) as trace:
+        verified = trace.verified()
+        if verified is None:
+            return
+        functions: dict[str, Verification] = {}
+        for each in verified.diverged:
+            (record,) = trace.records_between(each.version - 1, each.version)
+            if record.fingerprint == trace.newest_fingerprint(each.function):
+                functions.setdefault(each.function, each)
+    found.add("verification", checked=verified.checked, left_out=verified.left_out, diverged=len(verified.diverged))
+    for name, each in functions.items():
+        where = f"statement {each.statement}" if each.statement else "its changes or its outcome"
+        found.problems.append(
+            f"{name} is not deterministic: executed a second time, run {each.run} (version {each.version}) parted from its record at "
+            f"{where}. `retroact lint` names what in its code may be the cause; `retroact replay {each.run}` shows what it did."
+        )
 
 
 def _page_log(found: _Findings, path: Path) -> None:

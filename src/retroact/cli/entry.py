@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = DEBUG in words or os.environ.get("RETROACT_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != DEBUG]
     try:
-        code = _run(words)
+        code = _run(words, alone=argv is None)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -50,7 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], *, alone: bool = False) -> int:
+    """`alone`: this process has nothing else to do, so it may begin anew."""
     if not words or words[0] in ("-h", "--help", "help"):
         if words[1:] and words[1] in VERBS:
             return _run([words[1], "--help"])
@@ -64,11 +65,17 @@ def _run(words: list[str]) -> int:
     verb = VERBS.get(words[0])
     if verb is None:
         raise _unknown(words[0])
+    if verb.seeded and alone:
+        from retroact.cli.seeded import begin_anew
+
+        if (code := begin_anew()) is not None:
+            return code
     module = importlib.import_module(f"retroact.cli.{verb.module}")
     try:
         args = _parser(verb, module).parse_args(words[1:])
     except SystemExit as done:  # --help
         return int(done.code or 0)
+    args.alone = alone
     return getattr(module, f"call{verb.suffix}")(args)
 
 

@@ -54,11 +54,11 @@ def ask(database: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
 
 
 @contextlib.contextmanager
-def app_on(database: Path, *code: ModuleType) -> Generator[App]:
+def app_on(database: Path, *code: ModuleType, verify_rate: float = 0.0) -> Generator[App]:
     """An App that does not go on with interrupted runs by itself. Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject."""
     from retroact.app import App
 
-    with App(database, *code, recover=False) as app:
+    with App(database, *code, recover=False, verify_rate=verify_rate) as app:
         yield app
 
 

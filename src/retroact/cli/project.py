@@ -2,6 +2,10 @@
 
     code = "shop.py"          # a .py file or a package folder, from the folder of this file
     database = "shop.db"
+    verify_rate = 0.01        # optional: the share of runs that is executed a second time, see `retroact run --verify-rate`
+
+    [lint]
+    ignore = ["RT209"]        # optional: rules that `retroact lint` leaves out
 
 This module must not know what is done with them.
 """
@@ -10,12 +14,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any, cast
 
 from retroact.cli.failure import BadRequest
 from retroact.errors import NoProject
 
 FILE = "retroact.toml"
 _KEYS = {"code": "--code", "database": "--db"}
+_FORM = 'It holds code = "PATH" and database = "PATH", and may hold verify_rate = 0.01 and [lint] ignore = ["RULE"]'
 
 
 def options(parser: argparse.ArgumentParser, *, code: bool = False) -> None:
@@ -65,6 +71,23 @@ def nearest(folder: Path) -> Path | None:
     return next((above / FILE for above in (folder, *folder.parents) if (above / FILE).is_file()), None)
 
 
+def verify_rate(args: argparse.Namespace) -> float:
+    """The share of runs that is executed a second time. Raises BadRequest."""
+    rate: float | None = getattr(args, "verify_rate", None)
+    file = nearest(Path.cwd()) if rate is None else None
+    if file is not None:
+        rate = _read(file).get("verify_rate")
+    if rate is not None and not 0 <= rate <= 1:
+        raise BadRequest(problem=f"the verify rate is a share between 0 and 1, not {rate}", remedy="0.01 verifies one run in a hundred")
+    return rate or 0.0
+
+
+def ignored_rules(folder: Path) -> list[str]:
+    """The rules that the project of a folder leaves out of `retroact lint`. Raises BadRequest."""
+    file = nearest(folder)
+    return _read(file).get("lint", {}).get("ignore", []) if file is not None else []
+
+
 def _told(key: str, what: str) -> Path:
     file = nearest(Path.cwd())
     if file is None:
@@ -76,19 +99,32 @@ def _told(key: str, what: str) -> Path:
     return _short(file.parent / value)
 
 
-def _read(file: Path) -> dict[str, str]:
+def _read(file: Path) -> dict[str, Any]:
     import tomllib
 
     try:
         found = tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(
-            problem=f"{file} cannot be read: {error}", remedy='It holds two lines: code = "PATH" and database = "PATH"'
-        ) from None
+        raise BadRequest(problem=f"{file} cannot be read: {error}", remedy=_FORM) from None
     for key, value in found.items():
-        if key not in _KEYS or not isinstance(value, str):
-            raise BadRequest(problem=f"{file}: {key} = {value!r} is not understood", remedy='It holds code = "PATH" and database = "PATH"')
+        if not _is_understood(key, value):
+            raise BadRequest(problem=f"{file}: {key} = {value!r} is not understood", remedy=_FORM)
     return found
+
+
+def _is_understood(key: str, value: Any) -> bool:
+    match key:
+        case "code" | "database":
+            return isinstance(value, str)
+        case "verify_rate":
+            return isinstance(value, int | float) and not isinstance(value, bool)
+        case "lint":
+            return isinstance(value, dict) and all(
+                name == "ignore" and isinstance(rules, list) and all(isinstance(rule, str) for rule in cast("list[Any]", rules))
+                for name, rules in cast("dict[str, Any]", value).items()
+            )
+        case _:
+            return False
 
 
 def _short(path: Path) -> Path:

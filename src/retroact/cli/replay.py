@@ -14,13 +14,13 @@ from retroact.cli import opening, project, selection
 from retroact.cli.failure import NO
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table, width
 from retroact.cli.picture import draw
+from retroact.cli.seeded import replay_by_seed
 from retroact.cli.shown import count, result
 from retroact.cli.values import outcome_value, parsed
 from retroact.diagram import phrase
 from retroact.diagram.moments import recorded_moments
 from retroact.replay.divergence import Verdict
 from retroact.replay.replayer import Replayed, Report, WorkflowReplayed
-from retroact.replay.workflows import replay_runs
 from retroact.trace.record import Run
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def call(args: argparse.Namespace) -> int:
     with opening.history_of(path) as history, Progress("replaying", "transactions") as progress:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
         with opening.silenced():
-            report = replay_runs(history, [run.run for run in runs], progress=progress)
+            report = replay_by_seed(history, runs, progress)
     if args.json:
         print_json(_value(runs, report))
     else:
@@ -124,6 +124,8 @@ def _explain(of: Replayed) -> None:
     if of.divergence is not None:
         for line in of.divergence.explain(of.record).splitlines():
             out(f"      {paint(line, 'red')}")
+        if of.reason:
+            out(f"      {of.reason}")
     elif of.reason:
         out(f"      version {of.record.version}: {of.reason}")
 

@@ -15,6 +15,8 @@ class Verb(NamedTuple):
     summary: str
     module: str
     suffix: str = ""
+    #: It runs functions, whose sets have the order that the hash seed of the process gives them: it has one that is recorded.
+    seeded: bool = False
 
 
 GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
@@ -22,16 +24,17 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         "Begin",
         (
             Verb("init", "write a small project to start from", "init"),
+            Verb("lint", "say what in the code keeps functions from doing the same again", "lint"),
             Verb("demo", "an oversold shop: see the bug happen, replay it, prove the fix", "demonstrate"),
         ),
     ),
     (
         "Run",
         (
-            Verb("run", "run a function to completion, exactly once", "running"),
+            Verb("run", "run a function to completion, exactly once", "running", seeded=True),
             Verb("cancel", "stop a run at its next call", "continuing", "_cancel"),
-            Verb("resume", "go on with a run that was cancelled or stopped", "continuing", "_resume"),
-            Verb("recover", "go on with every run that was interrupted", "continuing", "_recover"),
+            Verb("resume", "go on with a run that was cancelled or stopped", "continuing", "_resume", seeded=True),
+            Verb("recover", "go on with every run that was interrupted", "continuing", "_recover", seeded=True),
         ),
     ),
     (
@@ -46,8 +49,8 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
     (
         "Go back",
         (
-            Verb("replay", "run the past again with the code it ran with, and compare", "replay"),
-            Verb("retro", "run the past again with changed code: what would have been?", "retro"),
+            Verb("replay", "run the past again with the code it ran with, and compare", "replay", seeded=True),
+            Verb("retro", "run the past again with changed code: what would have been?", "retro", seeded=True),
         ),
     ),
 )

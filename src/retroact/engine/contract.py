@@ -13,7 +13,7 @@ import msgspec
 
 from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.record import Change, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.record import Change, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
 
 #: Arguments by position and by name.
 Bound = tuple[tuple[Any, ...], dict[str, Any]]
@@ -133,6 +133,8 @@ class Trace(Protocol):
     def records_between(self, after: int, until: int) -> Iterator[Record]: ...
     def code(self, digest: str) -> Code | None: ...
     def last_version(self) -> Version: ...
+    def hashing(self, version: int) -> Hashing | None: ...
+    def runs_between(self, after: int, until: int) -> list[tuple[Version, RunId]]: ...
     def verify(self, after: int = 0, until: int = 2**62) -> Version: ...
 
 
@@ -146,4 +148,8 @@ class History(Protocol):
 
     def at(self, version: int) -> Branch:
         """The state as of a version, as a branch of its own. Raises UnknownVersion, BeyondHistory, DamagedPage."""
+        ...
+
+    def close(self) -> None:
+        """Let the files go, and all branches."""
         ...

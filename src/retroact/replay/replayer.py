@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import Branch, History, Invocation, SchemaMoved
+from retroact.engine.hashing import present_hashing
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.replay.divergence import Divergence, Verdict, compare
 from retroact.replay.shelf import Shelf
+from retroact.replay.suspicion import suspicion
 from retroact.trace.record import Record, Run, RunId
 
 #: More records than this between two transactions are not applied one by one: the later state is opened.
@@ -31,7 +33,7 @@ class Replayed:
     record: Record
     verdict: Verdict
     divergence: Divergence | None = None
-    #: Why it could not be executed again.
+    #: Why it could not be executed again; what else may have made it diverge.
     reason: str | None = None
 
 
@@ -137,7 +139,8 @@ class Replayer:
             branch.version = record.version
         else:
             branch.undo()
-        return Replayed(record=record, verdict=verdict, divergence=divergence)
+        hint = suspicion(self._history.trace.hashing(record.version), present_hashing()) if divergence is not None else None
+        return Replayed(record=record, verdict=verdict, divergence=divergence, reason=hint)
 
     def _at(self, version: int) -> Branch:
         branch = self._branch

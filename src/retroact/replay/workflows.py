@@ -12,6 +12,7 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from retroact.engine.contract import History, Trace
+from retroact.engine.hashing import present_hashing
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
@@ -20,6 +21,7 @@ from retroact.replay.divergence import Verdict, show_outcome
 from retroact.replay.replayer import Progress, Replayer, Report, WorkflowReplayed, chosen_records
 from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Stage
+from retroact.replay.suspicion import suspicion
 from retroact.trace.failure import revive
 from retroact.trace.record import Record, Run, RunId
 
@@ -51,7 +53,10 @@ def _replay(trace: Trace, shelf: Shelf, run: Run) -> WorkflowReplayed:
                 problem = f"the record says it {show_outcome(run.outcome)}, the replay {show_outcome(player.outcome)}"
     finally:
         stage.close()
-    return WorkflowReplayed(run=run, verdict=Verdict.IDENTICAL if problem is None else Verdict.DIVERGED, reason=problem)
+    if problem is None:
+        return WorkflowReplayed(run=run, verdict=Verdict.IDENTICAL)
+    hint = suspicion(trace.hashing(run.last or 0), present_hashing())
+    return WorkflowReplayed(run=run, verdict=Verdict.DIVERGED, reason=f"{problem}. {hint}" if hint else problem)
 
 
 def _same(now: object, then: object) -> bool:
@@ -95,9 +100,21 @@ def replay_runs(history: History, runs: Sequence[RunId], *, fallback: Registry |
 
     `fallback` has the functions whose source was not recorded. Raises UnknownRun, DamagedTrace, DamagedPage, BeyondHistory.
     """
+    return replay_chosen(history, chosen_records(history, runs), runs, fallback=fallback, progress=progress)
+
+
+def replay_chosen(
+    history: History,
+    records: Sequence[Record],
+    runs: Sequence[RunId],
+    *,
+    fallback: Registry | None = None,
+    progress: Progress | None = None,
+) -> Report:
+    """Replay records, in the order given, and the bodies of those of the runs that are workflows."""
     shelf = Shelf(history.trace, fallback)
     try:
-        report = Replayer(history, shelf).replay(chosen_records(history, runs), progress)
+        report = Replayer(history, shelf).replay(records, progress)
         return dataclasses.replace(report, workflows=replay_workflows(history.trace, shelf, runs))
     finally:
         shelf.close()

@@ -25,6 +25,8 @@ from typing import Any
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import History, Invocation, SchemaMoved, Trial
 from retroact.errors import LoadFailed, NoRecordedOutcome, SourceMissing
+from retroact.function.code import captured
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
@@ -61,6 +63,7 @@ class Retroactor:
         self._changed = changed
         self._answers = dict(answers or {})
         self._modules = {plain_name(f.module): sys.modules[f.module] for f in changed}
+        supply((f.module for f in changed), captured(f.module for f in changed))
 
     def run(self, runs: Sequence[RunId], progress: Progress | None = None) -> Difference:
         """What the changed code would have changed. Raises UnknownRun, UnknownFunction, DamagedTrace, BeyondHistory."""

@@ -106,6 +106,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
 
 
+class Hashing(msgspec.Struct, frozen=True, kw_only=True):
+    """How the process hashed that wrote a record: PYTHONHASHSEED, and a hash by which two such processes know one another."""
+
+    #: None: Python chose one, and it cannot be read.
+    seed: str | None
+    probe: int
+
+
 class RunState(enum.StrEnum):
     """Where a run stands."""
 

@@ -21,6 +21,7 @@ from retroact.engine.sqlite.connection import Shapes, SqliteConnection, Statemen
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
 from retroact.errors import BadStatement
+from retroact.function.given import given
 from retroact.trace.record import Cell, Change, Record, Statement, Verb, Version
 
 
@@ -64,6 +65,7 @@ class Branch:
         self._relations = Relations([])
         self._facts = schemas.of(database) if schemas is not None else _Facts()
         guard.install()
+        given.install()
 
     @functools.cached_property
     def _connection(self) -> SqliteConnection:

@@ -93,7 +93,8 @@ class SqliteConnection:
         """Start the notes of another invocation."""
         self.function = function
         self.read_only = read_only
-        self.moment.begin(now_us, seed)
+        self.moment.begin(now_us, seed, self.database.total_changes())
+        self.database.set_last_insert_rowid(0)
         self.notes = []
         self.row_notes = []
         self.schema_changed = False

@@ -35,11 +35,14 @@ from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.recorder import Performed, Recorder
 from retroact.engine.sqlite.scribe import Note
 from retroact.engine.sqlite.trace_reader import TraceReader
+from retroact.engine.sqlite.verified import keep
 from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
 from retroact.function.code import Code
 from retroact.function.declare import Function
+from retroact.function.given import given
 from retroact.trace.record import Outcome, Version
+from retroact.trace.verification import Verification, Verified
 
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
 
@@ -73,6 +76,7 @@ class SqliteEngine:
             self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._checkpointer.maintain
         )
         guard.install()
+        given.install()
 
     @property
     def commits(self) -> int:
@@ -132,6 +136,11 @@ class SqliteEngine:
             self._recorder.end_run(end, start)
 
         self._writer.submit(work, str(end.run)).result()
+
+    def keep_verified(self, verified: Verified, found: Sequence[Verification]) -> None:
+        """Store what verification has found, with the next group."""
+        new = tuple(found)
+        self._writer.post(lambda: keep(self._database, verified, new), "verification")
 
     def settle(self) -> None:
         """Make everything durable that was executed."""

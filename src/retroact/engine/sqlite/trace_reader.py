@@ -15,9 +15,11 @@ import msgspec
 from retroact.engine.sqlite.database import open_reader
 from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.relation import Relation, decode_changes
+from retroact.engine.sqlite.verified import kept
 from retroact.errors import DamagedTrace, UnknownRun
 from retroact.trace.codec import chain, decode_cell, decode_json
-from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.record import Failure, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.verification import Verified
 
 if TYPE_CHECKING:
     from retroact.function.code import Code
@@ -97,6 +99,32 @@ class TraceReader:
         main, listed = rows[0]
         sources = tuple(Source(name=n, path=p, text=self._all("source", (h,))[0][0]) for n, p, h in decode_json(listed))
         return Code(main=main, sources=sources)
+
+    def hashing(self, version: int) -> Hashing | None:
+        """How the process hashed that wrote a version; None: a version of the platform wrote it that did not tell."""
+        with self._lock:
+            if not self._database.table_exists("main", "retroact_process"):
+                return None
+        rows = self._all("process_of", (version,))
+        return Hashing(seed=rows[0][0], probe=rows[0][1]) if rows else None
+
+    def runs_between(self, after: int, until: int) -> list[tuple[Version, RunId]]:
+        """Which run wrote each of the versions with after < version <= until."""
+        return self._all("runs_between", (after, until))
+
+    def knows_code(self, digest: str) -> bool:
+        """Whether the code of that hash is stored."""
+        return bool(self._all("has_code", (digest,)))
+
+    def verified(self) -> Verified | None:
+        """What verification has found; None when nothing was ever verified."""
+        with self._lock:
+            return kept(self._database)
+
+    def newest_fingerprint(self, function: str) -> str | None:
+        """The fingerprint of the newest code of a function."""
+        rows = self._all("newest_fingerprint", (function,))
+        return rows[0][0] if rows else None
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
