@@ -15,12 +15,15 @@ if TYPE_CHECKING:
     from retroact.function.context import Connection, gather, gather_async, key, now, rng, sleep, uuid
     from retroact.function.declare import Function, invariant, step, transaction, workflow
     from retroact.function.registry import Registry
+    from retroact.portable import ExportOptions, Past, open_portable
 
 __all__ = [
     "App",
     "Connection",
+    "ExportOptions",
     "Function",
     "Handle",
+    "Past",
     "Registry",
     "RetroactError",
     "RunCancelled",
@@ -30,6 +33,7 @@ __all__ = [
     "invariant",
     "key",
     "now",
+    "open_portable",
     "rng",
     "sleep",
     "step",
@@ -49,6 +53,7 @@ _PLACES = {
     "retroact.function.context": ("Connection", "gather", "gather_async", "key", "now", "rng", "sleep", "uuid"),
     "retroact.function.declare": ("Function", "invariant", "step", "transaction", "workflow"),
     "retroact.function.registry": ("Registry",),
+    "retroact.portable": ("ExportOptions", "Past", "open_portable"),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

@@ -44,6 +44,7 @@ from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
+    from retroact.portable import Exported, ExportOptions
     from retroact.replay.replayer import Report
     from retroact.retroaction.difference import Difference
 
@@ -243,6 +244,13 @@ class App:
             return Retroactor(self.history, shelf, registry, answers).run([RunId(run) for run in runs])
         finally:
             shelf.close()
+
+    def export(self, runs: Iterable[str], to: str | Path, options: ExportOptions | None = None) -> Exported:
+        """Write runs into one file that can be run again elsewhere. Raises UnknownRun, AlreadyThere, BeyondHistory."""
+        from retroact.portable import export
+
+        self._catch_up()
+        return export(self.path, runs, to, options, fallback=self.registry)
 
     def _catch_up(self) -> None:
         """Bring the page log up to this moment."""

@@ -1,0 +1,68 @@
+"""Whatever the application, whatever is chosen: from the file it replays identically, and its states are those of home."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.replay.random_app import dump, live, module_of, sources
+
+from retroact import App
+from retroact.engine.sqlite.history import History
+from retroact.errors import NotExported
+from retroact.portable import ExportOptions, export, open_portable
+from retroact.replay.divergence import Verdict
+
+COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "print_blob": True}
+
+
+def check(source: str, seed: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with module_of(folder, source) as module, App(folder / "test.db", module) as app:
+            live(app, module, seed)
+        chance = random.Random(seed)
+        home = History(folder / "test.db")
+        try:
+            runs = [run.run for run in home.trace.runs()]
+            for number, most in enumerate((1, 3, len(runs))):
+                chosen = chance.sample(runs, most)
+                comes_back(home, chosen, folder / f"{number}.retro", ExportOptions(whole=number == 0))
+        finally:
+            home.close()
+
+
+def comes_back(home: History, chosen: list[str], path: Path, options: ExportOptions) -> None:
+    exported = export(home.path, chosen, path, options)
+    assert exported.faithful, exported.told
+    with open_portable(path) as past:
+        assert list(past.chosen) == chosen
+        report = past.replay()
+        assert {t.verdict for t in report.transactions} <= {Verdict.IDENTICAL, Verdict.ORDER_ONLY}
+        assert past.replay([run.run for run in past.runs()]).faithful
+        for version in range(exported.base, exported.last + 1, 5):
+            here, there = past.history.at(version), home.at(version)
+            try:
+                assert dump(here) == dump(there)
+            except NotExported:
+                assert not options.whole
+            here.close()
+            there.close()
+
+
+@settings(max_examples=8, **COMMON)
+@given(sources, st.integers(0, 2**16))
+def test_any_application_comes_back_from_the_file(source: str, seed: int) -> None:
+    check(source, seed)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@settings(max_examples=200, **COMMON)
+@given(sources, st.integers(0, 2**16))
+def test_very_many_applications_come_back(source: str, seed: int) -> None:
+    check(source, seed)
