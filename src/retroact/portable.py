@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,9 @@ from retroact.engine.sqlite.portable import file
 from retroact.engine.sqlite.portable.exporter import Exporter
 from retroact.engine.sqlite.portable.history import PortableHistory, opened
 from retroact.engine.sqlite.portable.widen import Wider, touched_rows
+from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.code import load_path
+from retroact.function.declare import Function
 from retroact.function.registry import Registry
 from retroact.replay.divergence import Verdict
 from retroact.replay.replayer import Progress, Report, chosen_records
@@ -32,7 +35,7 @@ from retroact.replay.workflows import replay_runs
 from retroact.retroaction.difference import Difference
 from retroact.retroaction.rehearsal import rehearse
 from retroact.retroaction.retroactor import Retroactor
-from retroact.trace.record import Run, RunId
+from retroact.trace.record import Record, Run, RunId
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +46,8 @@ class ExportOptions:
     tables: tuple[str, ...] = ()
     #: Take everything.
     whole: bool = False
+    #: Columns whose values are replaced, as TABLE.COLUMN.
+    redact: tuple[str, ...] = ()
     #: Replace a file that is there.
     overwrite: bool = False
 
@@ -88,7 +93,7 @@ def export(
 ) -> Exported:
     """Write runs of a database into one file, and replay them from there. `fallback` has functions whose source was not recorded.
 
-    Raises UnknownRun, AlreadyThere, BeyondHistory, DamagedTrace, DamagedPage.
+    Raises UnknownRun, UnknownTable, AlreadyThere, CannotRedact, BeyondHistory, DamagedTrace, DamagedPage.
     """
     options = options or ExportOptions()
     path, chosen = Path(to), [RunId(run) for run in dict.fromkeys(runs)]
@@ -96,10 +101,12 @@ def export(
     home = History(Path(database))
     try:
         with _exporter(home, chosen) as exporter:
+            if options.redact:
+                _redact(exporter, home, options.redact, chosen, fallback)
             rehearse(exporter.history, chosen, fallback=fallback, progress=progress)
-            changes = (c for r in home.trace.records_between(exporter.base, exporter.last) for c in r.changes)
+            changes = (c for r in exporter.history.trace.records_between(exporter.base, exporter.last) for c in r.changes)
             exporter.widen(Wider(tables=options.tables, whole=options.whole, touched=touched_rows(changes)))
-            sections = exporter.sections(chosen)
+            sections, notes = exporter.sections(chosen)
             pages_at_home = exporter.pages.states[0].pages
             base, last = exporter.base, exporter.last
         content = file.pack(sections)
@@ -120,7 +127,24 @@ def export(
         pages_at_home=pages_at_home,
         page_size=size,
         report=report,
+        notes=tuple(notes),
     )
+
+
+def _redact(exporter: Exporter, home: History, columns: Sequence[str], chosen: Sequence[RunId], fallback: Registry | None) -> None:
+    """Under a key that nobody keeps."""
+    shelf = Shelf(home.trace, fallback)
+
+    def function_of(record: Record) -> Function[..., Any] | None:
+        try:
+            return shelf.function(record)
+        except (SourceMissing, LoadFailed):
+            return None
+
+    try:
+        exporter.redact(columns, os.urandom(32), function_of, chosen)
+    finally:
+        shelf.close()
 
 
 @contextlib.contextmanager

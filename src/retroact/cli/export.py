@@ -35,6 +35,9 @@ def options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--tables", metavar="T", action="append", default=[], help="take this table whole, for changed code that reads more (repeatable)"
     )
+    parser.add_argument(
+        "--redact", metavar="TABLE.COLUMN", action="append", default=[], help="replace the values of a column everywhere (repeatable)"
+    )
     parser.add_argument("--whole", action="store_true", help="take every page of the database, whatever its size")
     project.options(parser)
     parser.epilog = (
@@ -53,7 +56,7 @@ def call(args: argparse.Namespace) -> int:
     with opening.history_of(path) as history:
         runs = [run.run for run in within_history(history, selection.chosen(history.trace, args, opening.now_us), args)]
     tables = tuple(table for given in args.tables for table in given.split(","))
-    wanted = ExportOptions(tables=tables, whole=args.whole, overwrite=args.force)
+    wanted = ExportOptions(tables=tables, whole=args.whole, redact=tuple(args.redact), overwrite=args.force)
     with Progress("replaying", "transactions") as progress, opening.silenced():
         exported = opening.export(path, runs, Path(args.out), wanted, progress)
     if args.json:
