@@ -68,6 +68,8 @@ class Exported:
     page_size: int
     #: The chosen runs replayed from the file.
     report: Report
+    #: The columns that were redacted: those asked for, and those tied to them by foreign keys.
+    redacted: tuple[str, ...] = ()
     #: What is to be known about the file, a sentence each.
     notes: tuple[str, ...] = ()
 
@@ -112,6 +114,7 @@ def export(
         content = file.pack(sections)
         with open_sections(path, sections) as past:
             report = rehearse(past.history, chosen)
+            redacted = past.redacted
             records = sum(1 for _ in past.history.trace.records_between(base, last))
         file.write(path, content, overwrite=options.overwrite)
     finally:
@@ -127,6 +130,7 @@ def export(
         pages_at_home=pages_at_home,
         page_size=size,
         report=report,
+        redacted=redacted,
         notes=tuple(notes),
     )
 
@@ -174,6 +178,12 @@ class Past:
         """The runs that were exported by name or selection."""
         contents = self.history.contents
         return tuple(map(RunId, contents.chosen)) if contents else ()
+
+    @property
+    def redacted(self) -> tuple[str, ...]:
+        """The columns whose values were replaced, as TABLE.COLUMN."""
+        contents = self.history.contents
+        return tuple(contents.redacted) if contents else ()
 
     def replay(self, runs: Iterable[str] | None = None) -> Report:
         """Run the past again, and compare; without runs, those that were chosen. Raises UnknownRun, NotExported."""

@@ -72,6 +72,8 @@ def _show(exported: Exported, runs: int) -> None:
     pages = f"{exported.pages:,} of {count(exported.pages_at_home, 'page')}"
     records = f"{count(runs, 'run')}, {count(exported.records, 'record')} ({span})"
     out(f"{paint(str(exported.path), 'bold')}  {_size(exported.size)}: {records}, {pages}")
+    if exported.redacted:
+        out(f"redacted: {', '.join(exported.redacted)}")
     for title, sentences in (("Not identical from the file", exported.told), ("Note", exported.notes)):
         if sentences:
             out(f"\n{paint(title, 'yellow')}")
@@ -103,6 +105,7 @@ def _value(exported: Exported, runs: Sequence[str]) -> dict[str, Any]:
         "pages_at_home": exported.pages_at_home,
         "page_size": exported.page_size,
         "verdicts": {verdict.value: exported.report.count(verdict) for verdict in Verdict},
+        "redacted": list(exported.redacted),
         "not_identical": list(exported.told),
         "notes": list(exported.notes),
     }

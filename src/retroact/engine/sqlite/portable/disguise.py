@@ -24,9 +24,10 @@ from retroact.trace.record import Cell
 _ROUNDS = 10
 #: Symbols that are permuted together; longer values are taken in parts, each depending on all before it.
 _BLOCK = 48
-_LOWER = "abcdefghijklmnopqrstuvwxyz"
-_UPPER = _LOWER.upper()
-_DIGITS = "0123456789"
+_ALPHABETS = ("abcdefghijklmnopqrstuvwxyz", "ABCDEFGHIJKLMNOPQRSTUVWXYZ", "0123456789")
+#: A character of ASCII that is replaced: its place, how many there are, and all of them.
+_ASCII = {character: (place, len(alphabet), alphabet) for alphabet in _ALPHABETS for place, character in enumerate(alphabet)}
+_DIGITS = _ALPHABETS[-1]
 _LARGEST = 2**63 - 1
 #: Ranges of characters beyond ASCII, closed: each has one length in UTF-8 and no surrogates.
 _RANGES = ((0x80, 0x7FF), (0x800, 0xD7FF), (0xE000, 0xFFFF), (0x10000, 0x10FFFF))
@@ -56,11 +57,24 @@ class Disguise:
 
     def text(self, value: str) -> str:
         """What stands for a text."""
-        symbols = [_symbol(character) for character in value]
-        moved = iter(self._permuted([symbol for symbol in symbols if symbol is not None], "t"))
-        return "".join(
-            character if symbol is None else _character(character, next(moved)) for character, symbol in zip(value, symbols, strict=True)
-        )
+        places: list[int] = []
+        symbols: list[Symbol] = []
+        alphabets: list[str | int] = []
+        for place, character in enumerate(value):
+            known = _ASCII.get(character)
+            if known is None:
+                code = ord(character)
+                span = next(((low, high) for low, high in _RANGES if low <= code <= high), None)
+                if span is None:
+                    continue
+                known = (code - span[0], span[1] - span[0] + 1, span[0])
+            places.append(place)
+            symbols.append(known[:2])
+            alphabets.append(known[2])
+        found = list(value)
+        for place, alphabet, moved in zip(places, alphabets, self._permuted(symbols, "t"), strict=True):
+            found[place] = alphabet[moved] if isinstance(alphabet, str) else chr(alphabet + moved)
+        return "".join(found)
 
     def _integer(self, value: int) -> int:
         if 0 <= value < len(_DIGITS):
@@ -105,25 +119,6 @@ class Disguise:
     def _mixed(self, number: int, other: int, tweak: bytes, size: int) -> int:
         length = size.bit_length() // 8 + 16  # so much longer that the remainder favours nothing
         return int.from_bytes(hashlib.shake_256(b"%b%d/%d/%b" % (self._key, number, other, tweak)).digest(length)) % size
-
-
-def _symbol(character: str) -> Symbol | None:
-    if character in _LOWER:
-        return _LOWER.index(character), len(_LOWER)
-    if character in _UPPER:
-        return _UPPER.index(character), len(_UPPER)
-    if character in _DIGITS:
-        return int(character), len(_DIGITS)
-    code = ord(character)
-    span = next(((low, high) for low, high in _RANGES if low <= code <= high), None)
-    return None if span is None else (code - span[0], span[1] - span[0] + 1)
-
-
-def _character(before: str, moved: int) -> str:
-    for alphabet in (_LOWER, _UPPER, _DIGITS):
-        if before in alphabet:
-            return alphabet[moved]
-    return chr(next(low for low, high in _RANGES if low <= ord(before) <= high) + moved)
 
 
 def _joined(symbols: Sequence[Symbol]) -> int:

@@ -21,7 +21,7 @@ import lzma
 import os
 import struct
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import msgspec
@@ -49,8 +49,8 @@ def _compressed(data: bytes) -> bytes:
     return lzma.compress(data, preset=_THOROUGH if len(data) < _SMALL else _QUICK, check=lzma.CHECK_NONE)
 
 
-def unpack(path: Path, content: bytes) -> dict[str, bytes]:
-    """The sections of a file. Raises DamagedFile, NewerDatabase."""
+def unpack(path: Path, content: bytes, only: Container[str] | None = None) -> dict[str, bytes]:
+    """The sections of a file, or some of them. Raises DamagedFile, NewerDatabase."""
     if content[: len(MAGIC)] != MAGIC:
         raise DamagedFile(path=path, problem="it does not begin like one")
     body = content[:-_DIGEST]
@@ -64,16 +64,17 @@ def unpack(path: Path, content: bytes) -> dict[str, bytes]:
     at += length
     sections: dict[str, bytes] = {}
     for name, stored, size in listed:
-        sections[name] = lzma.decompress(body[at : at + stored])
-        assert len(sections[name]) == size, f"section {name} has the size that was written"
+        if only is None or name in only:
+            sections[name] = lzma.decompress(body[at : at + stored])
+            assert len(sections[name]) == size, f"section {name} has the size that was written"
         at += stored
     return sections
 
 
-def read(path: Path) -> dict[str, bytes]:
-    """The sections of the file at `path`. Raises NoProject, DamagedFile, NewerDatabase."""
+def read(path: Path, only: Container[str] | None = None) -> dict[str, bytes]:
+    """The sections of the file at `path`, or some of them. Raises NoProject, DamagedFile, NewerDatabase."""
     try:
-        return unpack(path, path.read_bytes())
+        return unpack(path, path.read_bytes(), only)
     except FileNotFoundError:
         raise NoProject(problem=f"there is no file {path}", remedy="`retroact export RUN... -o FILE` makes one.") from None
 

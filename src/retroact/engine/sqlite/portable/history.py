@@ -167,7 +167,7 @@ def open_portable(path: Path) -> PortableHistory:
 
 def trace_in(path: Path) -> PortableTrace:
     """The records in the file at `path`. Raises what `open_portable` raises."""
-    sections = file.read(path)
+    sections = file.read(path, ("states", "trace"))
     contents = msgspec.json.decode(sections["states"], type=Contents)
     return _trace(path, sections["trace"], contents)
 
