@@ -80,6 +80,7 @@ class Redactor:
         # What saw a state comes before what changed it.
         for record in sorted(records, key=lambda r: (r.snapshot, r.snapshot == r.version - 1, r.version)):
             row = by_version[record.version]
+            self._secrets.enter(record.run)
             trial = self._again(record, function_of)
             done[record.version] = self._kept(row, record) if trial is None else self._renewed(row, record, trial)
             if any(change.verb is Verb.SCHEMA for change in record.changes):
@@ -90,6 +91,7 @@ class Redactor:
         """The row of a workflow without the secrets."""
         hide = self._secrets
         run, function, arguments, state, value, failure, reason, *rest = row
+        hide.enter(run)
         told = reason and hide.text(reason)
         return (run, function, hide.json(arguments, named=True), state, hide.json(value), hide.json(failure, named=True), told, *rest)
 
@@ -147,10 +149,6 @@ class Redactor:
         )
 
     def _renewed(self, row: Row, record: Record, trial: Trial) -> Row:
-        for old, new in zip(record.changes, trial.changes, strict=True):
-            if (old.table, old.rowid) == (new.table, new.rowid):
-                self._secrets.derive(old.before, new.before)
-                self._secrets.derive(old.after, new.after)
         then, now = record.outcome, trial.outcome
         if then.value is not None and now.value is not None:
             self._secrets.derive(decode_json(then.value), decode_json(now.value))

@@ -28,6 +28,10 @@ class Secrets:
         self._known: dict[tuple[type, Cell], Cell] = {}
         #: Where values are short, one may stand for another: then it tells nothing.
         self._stand_ins: set[tuple[type, Cell]] = set()
+        #: What the runs computed from secrets, and what they now compute: by the run at the root, because a value that comes out of
+        #: one call goes into others of the same run, while an equal one elsewhere need have nothing to do with it.
+        self._computed: dict[str, dict[str, str]] = {}
+        self._run: dict[str, str] = {}
         self._texts: dict[str, str] = {}
         self._lengths: set[int] = set()
         self._starts: set[str] = set()
@@ -54,8 +58,12 @@ class Secrets:
             # Arguments and results have bytes as base64.
             self.learn(binascii.b2a_base64(value, newline=False).decode(), binascii.b2a_base64(instead, newline=False).decode())
 
+    def enter(self, run: str) -> None:
+        """What follows is of that run."""
+        self._run = self._computed.setdefault(run.partition(".")[0], {})
+
     def derive(self, then: Any, now: Any) -> None:
-        """Learn what a computed value became, part by part: what is computed from it later must agree."""
+        """Learn what a computed value became in this run, part by part: what is computed from it later must agree."""
         if isinstance(then, dict) and isinstance(now, dict):
             old, new = cast("dict[Any, Any]", then), cast("dict[Any, Any]", now)
             for key in old.keys() & new.keys():
@@ -63,8 +71,8 @@ class Secrets:
         elif isinstance(then, list) and isinstance(now, list):
             for one, other in zip(cast("list[Any]", then), cast("list[Any]", now), strict=False):
                 self.derive(one, other)
-        elif isinstance(then, str) and isinstance(now, str) and len(then) >= AS_A_WORD and self.text(then) != now:
-            self.learn(then, now)
+        elif isinstance(then, str) and isinstance(now, str) and self.text(then) != now and (str, then) not in self._known:
+            self._run[then] = now
 
     def cell(self, value: Cell) -> Cell:
         """A value, replaced if it is a secret or has one in it."""
@@ -78,6 +86,8 @@ class Secrets:
     def text(self, text: str) -> str:
         """A text, with what stands for the secrets in it."""
         known = self._known.get((str, text))
+        if known is None:
+            known = self._run.get(text)
         if known is not None:
             return cast("str", known)
         parts: list[str] = []
