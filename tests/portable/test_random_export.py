@@ -30,7 +30,7 @@ def check(source: str, seed: int) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         with module_of(folder, source) as module, App(folder / "test.db", module) as app:
-            live(app, module, seed)
+            live(app, module, seed, callers=5)
         chance = random.Random(seed)
         home = History(folder / "test.db")
         try:

@@ -9,6 +9,7 @@ This module must not know how the file came about.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -130,17 +131,31 @@ class PortableHistory:
         self._persisted = persisted
         self._travel = TimeTravel(None, pages)
         self._schemas = Schemas()
+        #: The state that was asked for last: who goes on from there need not begin at the beginning.
+        self._reached: tuple[int, apsw.Connection, Version] | None = None
+        self._lock = threading.Lock()
 
     def at(self, version: int) -> PortableBranch:
         """The state as of a version, as a branch of its own. Raises UnknownVersion, NotExported."""
         first, last = self.pages.horizon.version, self.trace.last_version()
         if not first <= version <= last:
             raise UnknownVersion(version=version, database=self.path, first=first, last=last)
-        commit = self.pages.commit_of(version)
-        branch = PortableBranch(self.connect(commit.number), Version(commit.version), self._schemas, self.pages)
-        branch.advance_by(self.trace.records_between(commit.version, version))
-        branch.version = Version(version)
-        return branch
+        with self._lock:
+            state = self.pages.commit_of(version).number
+            connection = self._reach(state, Version(version))
+            return PortableBranch(self._travel.fork(connection), Version(version), self._schemas, self.pages)
+
+    def _reach(self, state: int, version: Version) -> apsw.Connection:
+        """A connection at a version, going on from what was reached before where that is possible. Raises NotExported."""
+        reached, self._reached = self._reached, None
+        if reached is not None and (reached[0] != state or reached[2] > version):
+            reached[1].close()
+            reached = None
+        _, connection, at = reached or (state, self.connect(state), Version(self.pages.commit(state).version))
+        branch = PortableBranch(connection, at, self._schemas, self.pages)
+        branch.advance_by(self.trace.records_between(at, version))
+        self._reached = (state, connection, version)
+        return connection
 
     def connect(self, state: int) -> apsw.Connection:
         """A state as a connection, without what is known of versions."""

@@ -19,7 +19,7 @@ from retroact.engine.sqlite.portable.history import PortableHistory, PortableTra
 from retroact.engine.sqlite.portable.pages import NotedPages
 from retroact.engine.sqlite.portable.records import Row, TraceDraft
 from retroact.engine.sqlite.portable.redactor import FunctionOf, Redactor
-from retroact.engine.sqlite.portable.secrets import Secrets, leaks
+from retroact.engine.sqlite.portable.secrets import Secrets, finder
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.timetravel import PastFile, TimeTravel
 from retroact.errors import CannotRedact
@@ -85,10 +85,10 @@ class Redacted:
     def search(self, trace: bytes, images: Sequence[dict[int, bytes]], roots: Sequence[dict[int, tuple[str, str]]]) -> list[str]:
         """What to know of values that are still there: in code and in the schema they are told, anywhere else refused."""
         notes = list(self._in_records(records_database(self._path, trace)))
-        secrets = self._secrets.in_bytes()
+        found_in = finder(self._secrets.in_bytes())
         for state, names in zip(images, roots, strict=True):
             for page, image in state.items():
-                if leaks(image, secrets) is not None:
+                if found_in(image):
                     table = names.get(btree.root_of(state, page), ("", "an unknown table"))[1]
                     if table != "sqlite_schema":
                         raise self._refused(f"one of its values also stands in {table}", _ELSEWHERE)

@@ -159,17 +159,19 @@ class Secrets:
         return word or end - start >= ANYWHERE
 
 
-def leaks(data: bytes, secrets: Iterable[bytes]) -> bytes | None:
-    """A secret that stands in some bytes. Looked for by their first bytes, so that many secrets cost little more than one."""
-    by_start: dict[bytes, list[bytes]] = {}
-    for secret in secrets:
-        by_start.setdefault(secret[:ANYWHERE], []).append(secret)
-    if not by_start:
-        return None
-    for at in range(len(data) - ANYWHERE + 1):
-        found = by_start.get(data[at : at + ANYWHERE])
-        if found is not None:
-            for secret in found:
-                if data.startswith(secret, at):
-                    return secret
-    return None
+def finder(secrets: Iterable[bytes]) -> Callable[[bytes], bool]:
+    """Tells whether one of the secrets stands in some bytes. They are looked for by their first bytes, so that many cost little more
+    than one."""
+    known = set(secrets)
+    lengths: dict[bytes, set[int]] = {}
+    for secret in known:
+        lengths.setdefault(secret[:ANYWHERE], set()).add(len(secret))
+
+    def found_in(data: bytes) -> bool:
+        for at in range(len(data) - ANYWHERE + 1):
+            possible = lengths.get(data[at : at + ANYWHERE])
+            if possible is not None and any(data[at : at + length] in known for length in possible):
+                return True
+        return False
+
+    return found_in if known else lambda _: False
