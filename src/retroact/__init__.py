@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from retroact.function.declare import Function, invariant, step, transaction, workflow
     from retroact.function.lint.warn import DeterminismWarning
     from retroact.function.registry import Registry
+    from retroact.portable import ExportOptions, Past, open_portable
 
 __all__ = [
     "App",
     "Connection",
     "DeterminismWarning",
+    "ExportOptions",
     "Function",
     "Handle",
+    "Past",
     "Registry",
     "RetroactError",
     "RunCancelled",
@@ -32,6 +35,7 @@ __all__ = [
     "invariant",
     "key",
     "now",
+    "open_portable",
     "rng",
     "sleep",
     "step",
@@ -52,6 +56,7 @@ _PLACES = {
     "retroact.function.declare": ("Function", "invariant", "step", "transaction", "workflow"),
     "retroact.function.lint.warn": ("DeterminismWarning",),
     "retroact.function.registry": ("Registry",),
+    "retroact.portable": ("ExportOptions", "Past", "open_portable"),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
     from retroact.engine.sqlite.trace_reader import TraceReader
     from retroact.function.code import Code
+    from retroact.portable import Exported, ExportOptions
     from retroact.replay.replayer import Report
     from retroact.replay.verifier import Verifier
     from retroact.retroaction.difference import Difference
@@ -308,6 +309,13 @@ class App:
         verifier = Verifier(lambda: History(self.path), self.engine.keep_verified, rate=rate, clock=self._clock, so_far=so_far)
         verifier.start()
         return verifier
+
+    def export(self, runs: Iterable[str], to: str | Path, options: ExportOptions | None = None) -> Exported:
+        """Write runs into one file that can be run again elsewhere. Raises UnknownRun, AlreadyThere, BeyondHistory."""
+        from retroact.portable import export
+
+        self._catch_up()
+        return export(self.path, runs, to, options, fallback=self.registry)
 
     def _catch_up(self) -> None:
         """Bring the page log up to this moment."""

@@ -98,6 +98,23 @@ class NoProject(Misuse):
     """{problem}. {remedy}"""
 
 
+class AlreadyThere(Misuse):
+    """{path} is there already. Nothing was changed. Give another name, or say that it may be replaced: --force (overwrite=True)."""
+
+
+class OnlyForReading(Misuse):
+    """{path} is a portable trace. It can be read and run again (runs, trace, asof, replay, retro); for anything else name the
+    database that it came from, or another."""
+
+
+class UnknownTable(Misuse):
+    """There is no {what} in {database} as of version {version}; it has {known}."""
+
+
+class CannotRedact(Misuse):
+    """{column} cannot be redacted: {problem}. {remedy}"""
+
+
 # --- CodeFault: a registered function broke a rule ----------------------------------------------------------------------
 
 
@@ -171,6 +188,15 @@ class BeyondHistory(TraceFault):
 class NoRecordedOutcome(TraceFault):
     """{function} was called with arguments that the record has no outcome for (run {run!r}, step {step}). The outside world is
     not asked again while the past is run; give an answer to use: --answer {function}=JSON."""
+
+
+class DamagedFile(TraceFault):
+    """{path} is not a whole portable trace: {problem}. Nothing of it is used. Get the file again, or export it again."""
+
+
+class NotExported(TraceFault):
+    """{path} does not hold all of {what} as of version {version}: what was exported did not need it. Export again where the
+    database is, with --tables {table} or --whole."""
 
 
 # --- EngineFault: the database or the machine below failed --------------------------------------------------------------

@@ -91,6 +91,17 @@ def test_each_run_is_replayed_under_its_own_seed(bag: Path) -> None:
     assert "22 identical" in shown.stdout
 
 
+def test_a_portable_trace_has_the_seeds(bag: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    assert process(bag, "run", "setup").returncode == 0
+    for run in ("one", "two"):
+        assert process(bag, "run", "pour", "--run", run).returncode == 0
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    done = process(bag, "export", "one", "two", "-o", str(elsewhere / "bag.retro"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    answer = replayed(elsewhere, "bag.retro", "one", "two", seed="3")
+    assert answer["verdicts"]["identical"] == 2, answer
+
+
 def test_the_seed_of_the_command_line_is_recorded(bag: Path) -> None:
     process(bag, "run", "setup")
     process(bag, "run", "setup", seed="7")

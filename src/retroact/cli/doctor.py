@@ -162,7 +162,7 @@ def _page_log(found: _Findings, path: Path) -> None:
         found.add("page log", present="no: the past cannot be opened (the App was made with recording=False)")
         return
     try:
-        with opening.history_of(path) as history, Progress("checking the page log"):
+        with opening.home_of(path) as history, Progress("checking the page log"):
             first, last = history.pages.horizon, history.pages.last_commit
             found.add(
                 "page log",

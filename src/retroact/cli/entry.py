@@ -15,11 +15,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from retroact.cli.failure import BadRequest, report
-from retroact.cli.verbs import VERBS, Verb, overview
+from retroact.cli.verbs import READING, VERBS, Verb, overview
 
 #: Ctrl-C, or the reader of our output went away.
 INTERRUPTED = 130
 DEBUG = "--debug-errors"
+PORTABLE = ".retro"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -72,11 +73,17 @@ def _run(words: list[str], *, alone: bool = False) -> int:
             return code
     module = importlib.import_module(f"retroact.cli.{verb.module}")
     try:
-        args = _parser(verb, module).parse_args(words[1:])
+        args = _parser(verb, module).parse_args(_file_first(verb, words[1:]))
     except SystemExit as done:  # --help
         return int(done.code or 0)
     args.alone = alone
     return getattr(module, f"call{verb.suffix}")(args)
+
+
+def _file_first(verb: Verb, words: list[str]) -> list[str]:
+    """A portable trace that is named first is the database that is meant."""
+    named = verb.name in READING and words and words[0].endswith(PORTABLE) and not words[0].startswith("-")
+    return ["--db", *words] if named else words
 
 
 def _parser(verb: Verb, module: ModuleType) -> argparse.ArgumentParser:

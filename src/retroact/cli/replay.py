@@ -25,6 +25,7 @@ from retroact.trace.record import Run
 
 if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.portable.history import PortableHistory
 
 _STYLE = {Verdict.IDENTICAL: "green", Verdict.ORDER_ONLY: "cyan", Verdict.RECORDED_RESULTS: "yellow", Verdict.DIVERGED: "red"}
 #: More runs than this are only shown when they are not identical.
@@ -63,7 +64,7 @@ def call(args: argparse.Namespace) -> int:
     return 0 if report.faithful else NO
 
 
-def within_history(history: History, runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
+def within_history(history: History | PortableHistory, runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
     """Of a selection, the runs that the page log still reaches. Raises BadRequest when none is left."""
     if selection.named(args):
         return list(runs)

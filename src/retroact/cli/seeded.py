@@ -16,9 +16,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.portable.history import PortableHistory
     from retroact.replay.divergence import Verdict
     from retroact.replay.replayer import Progress, Replayed, Report
     from retroact.trace.record import Record, Run
+
+    Past = History | PortableHistory
 
 VARIABLE = "PYTHONHASHSEED"
 
@@ -46,7 +49,7 @@ def own_seed() -> str:
     return str(zlib.crc32(f"{machine}/{owner}".encode()) or 1)
 
 
-def replay_by_seed(history: History, runs: Sequence[Run], progress: Progress) -> Report:
+def replay_by_seed(history: Past, runs: Sequence[Run], progress: Progress) -> Report:
     """Replay runs, what was recorded under another known hash seed by a process that has it. Raises what `replay_runs` raises."""
     from retroact.replay.replayer import chosen_records
     from retroact.replay.workflows import replay_chosen
@@ -66,14 +69,14 @@ def replay_by_seed(history: History, runs: Sequence[Run], progress: Progress) ->
     return _joined(reports) if len(reports) > 1 else reports[0]
 
 
-def the_other_seed(history: History, runs: Sequence[Run]) -> str | None:
+def the_other_seed(history: Past, runs: Sequence[Run]) -> str | None:
     """The hash seed under which all of the runs were recorded, if it is known and this process has another."""
     seed_of = _other_seed(history)
     seeds = {seed_of(history.trace.run(run.run).last) for run in runs}
     return seeds.pop() if len(seeds) == 1 else None
 
 
-def _other_seed(history: History) -> Callable[[int | None], str | None]:
+def _other_seed(history: Past) -> Callable[[int | None], str | None]:
     """Asks for the hash seed that a version needs, None where this process will do: it hashes alike, or nobody knows the seed."""
     from retroact.engine.hashing import present_hashing
 
@@ -86,7 +89,7 @@ def _other_seed(history: History) -> Callable[[int | None], str | None]:
     return seed_of
 
 
-def _elsewhere(history: History, seed: str, records: Sequence[Record], runs: Sequence[Run]) -> Report:
+def _elsewhere(history: Past, seed: str, records: Sequence[Record], runs: Sequence[Run]) -> Report:
     """Have a process with that hash seed replay. Raises ReplayerLost."""
     import subprocess
 

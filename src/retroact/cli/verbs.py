@@ -51,9 +51,12 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         (
             Verb("replay", "run the past again with the code it ran with, and compare", "replay", seeded=True),
             Verb("retro", "run the past again with changed code: what would have been?", "retro", seeded=True),
+            Verb("export", "write runs into one file that can be run again elsewhere", "export", seeded=True),
         ),
     ),
 )
+#: What can be asked of a portable trace: its file may be named first, in place of --db.
+READING = frozenset({"runs", "trace", "asof", "replay", "retro"})
 VERBS: dict[str, Verb] = {verb.name: verb for _, verbs in GROUPS for verb in verbs}
 
 
@@ -69,7 +72,8 @@ def overview() -> str:
     lines += [
         "",
         "`retroact VERB --help` tells the options of a verb. The project is told by retroact.toml in this folder or above it,",
-        "or by --code FILE and --db FILE. Exit codes: 0 done; 1 the answer is no; 2 the call was wrong; 3 the code is at fault;",
+        "or by --code FILE and --db FILE; a file that `export` wrote is named first: `retroact replay bug.retro --all`.",
+        "Exit codes: 0 done; 1 the answer is no; 2 the call was wrong; 3 the code is at fault;",
         "4 the trace cannot answer; 5 the database or the machine failed.",
     ]
     return "\n".join(lines)

@@ -78,18 +78,8 @@ class History:
         return commit.persisted_us
 
     def spans(self, record: Record) -> tuple[Span, ...]:
-        """The phases of a transaction that wrote, in microseconds since the epoch: the engine's decomposition, as it happened.
-
-        Taking the write lock both orders and validates; persisting ends with the fsync of the group, when that is known.
-        """
-        executed_us = record.began_us + max(record.elapsed_us, 1)
-        persisted_us = self.persisted_us(record.version) or executed_us + 1
-        return (
-            Span(Phase.ORDER, record.began_us, record.began_us),
-            Span(Phase.VALIDATE, record.began_us, record.began_us),
-            Span(Phase.EXECUTE, record.began_us, executed_us),
-            Span(Phase.PERSIST, executed_us, max(persisted_us, executed_us + 1)),
-        )
+        """The phases of a transaction that wrote, as `spans` tells them."""
+        return spans(record, self.persisted_us(record.version))
 
     def close(self) -> None:
         """Let the files go, and all branches."""
@@ -109,6 +99,21 @@ class History:
             patience.wait(_LOOK_SECONDS)
         reason = "The process that writes the database has not logged it yet; try again."
         raise BeyondHistory(version=version, database=self.path, horizon=self.pages.last_commit.version, reason=reason)
+
+
+def spans(record: Record, known_us: int | None) -> tuple[Span, ...]:
+    """The phases of a transaction that wrote, in microseconds since the epoch: the engine's decomposition, as it happened.
+
+    Taking the write lock both orders and validates; persisting ends with the fsync of the group, when that is known.
+    """
+    executed_us = record.began_us + max(record.elapsed_us, 1)
+    persisted_us = known_us or executed_us + 1
+    return (
+        Span(Phase.ORDER, record.began_us, record.began_us),
+        Span(Phase.VALIDATE, record.began_us, record.began_us),
+        Span(Phase.EXECUTE, record.began_us, executed_us),
+        Span(Phase.PERSIST, executed_us, max(persisted_us, executed_us + 1)),
+    )
 
 
 def take_over(path: Path) -> None:

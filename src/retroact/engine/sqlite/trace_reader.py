@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import apsw
 import msgspec
 
 from retroact.engine.sqlite.database import open_reader
@@ -30,9 +31,10 @@ _failure = msgspec.json.Decoder(Failure).decode
 class TraceReader:
     """The trace of one database. Safe for use by several threads, one at a time each."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, database: apsw.Connection | None = None) -> None:
+        """`database`: where the records are, when it is not the file at `path`, which then only names it."""
         self.path = path
-        self._database = open_reader(path)
+        self._database = database or open_reader(path)
         self._sql = queries()
         self._lock = threading.Lock()
         self._functions: dict[int, tuple[str, str, str, str | None]] = {}
@@ -128,7 +130,7 @@ class TraceReader:
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
-        links = self._all("link", (after,)) if after else [(0,)]
+        links = self._links(after)
         if not links:
             raise DamagedTrace(version=after, database=self.path, problem="it is missing", last_good=after - 1)
         previous, expected = links[0][0], after
@@ -140,6 +142,10 @@ class TraceReader:
                 raise DamagedTrace(version=version, database=self.path, problem="its digest does not fit its content", last_good=expected)
             previous, expected = link, version
         return Version(expected)
+
+    def _links(self, version: int) -> list[Any]:
+        """The link of a record as a row, none where it is missing."""
+        return self._all("link", (version,)) if version else [(0,)]
 
     def _all(self, name: str, parameters: Any = ()) -> list[Any]:
         with self._lock:
