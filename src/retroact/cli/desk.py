@@ -8,12 +8,14 @@ This module must not know what is asked at the prompt.
 
 from __future__ import annotations
 
+import contextlib
 import contextvars
 import dataclasses
 import queue
 import random
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from typing import Any, NoReturn, TypeVar, cast
 
 from retroact.errors import MisplacedCall
@@ -39,6 +41,7 @@ class Desk:
     def __init__(self, interrupted: Callable[[], None]) -> None:
         """`interrupted` is called for a Ctrl-C while bodies run."""
         self._interrupted = interrupted
+        self._asking = False
         self._requests: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
 
     def serve(self, play: Callable[[], T]) -> T:
@@ -55,10 +58,11 @@ class Desk:
                 self._requests.put(None)
 
         thread = threading.Thread(target=run, name="retroact-play", daemon=True)
-        thread.start()
-        while (request := self._next()) is not None:
-            self._fulfil(request)
-        thread.join()
+        with self._ctrl_c():
+            thread.start()
+            while (request := self._requests.get()) is not None:
+                self._fulfil(request)
+            thread.join()
         if failed:
             raise failed[0]
         return ended[0]
@@ -71,22 +75,39 @@ class Desk:
         if request.error is not None:
             raise request.error
 
-    def _next(self) -> _Request | None:
-        while True:
-            try:
-                return self._requests.get()
-            except KeyboardInterrupt:
-                self._interrupted()
+    @contextlib.contextmanager
+    def _ctrl_c(self) -> Generator[None]:
+        """At the prompt it raises, as ever; while bodies run it is passed on, and must not tear up what is between the two."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def pressed(_number: int, _frame: object) -> None:
+            if self._asking:
+                raise KeyboardInterrupt
+            self._interrupted()
+
+        before = signal.signal(signal.SIGINT, pressed)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
 
     def _fulfil(self, request: _Request) -> None:
         def work() -> None:
             scope = current_scope()
             if scope is not None:
                 enter(cast("Scope", PromptScope(scope)))
-            request.work()
+            self._asking = True
+            try:
+                request.work()
+            finally:
+                self._asking = False
 
         try:
             request.context.run(work)
+        except KeyboardInterrupt:  # it came as the prompt was left
+            self._interrupted()
         except BaseException as error:  # noqa: BLE001 - raised again where it was asked for
             request.error = error
         finally:

@@ -88,8 +88,12 @@ def _section(title: str) -> None:
 
 
 def _statements(view: TransactionView) -> None:
-    if not view.statements:
+    if not view.record.statements and not view.statements:
         out("  none")
+    for number, recorded in enumerate(view.record.statements if not view.statements else (), start=1):
+        given = ", ".join(f":{name} = {phrase.cell(value)}" for name, value in recorded.parameters.items())
+        out(f"{paint(f'{number:>3}', 'dim')}  {' '.join(recorded.sql.split())}  {paint(phrase.flat(given), 'dim')}".rstrip())
+        out(paint(f"     {count(recorded.count, 'row')} (the record counts them, it does not keep them)", "dim"))
     for statement in view.statements:
         out(f"{paint(f'{statement.number:>3}', 'dim')}  {statement_line(statement)}")
         result_table(statement, most=_MOST_ROWS)
@@ -154,7 +158,7 @@ def _readers(readers: Sequence[Reader], *, wrote: bool) -> None:
 def _value(view: TransactionView) -> dict[str, Any]:
     return {
         **record_value(view.record),
-        "statements": [_statement_value(statement) for statement in view.statements],
+        **({"statements": [_statement_value(statement) for statement in view.statements]} if view.statements else {}),
         "rows": [{**_row_value(r.row), "before": row_value(r.before), "after": row_value(r.after)} for r in view.rows],
         "read": [
             {

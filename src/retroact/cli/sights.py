@@ -13,7 +13,8 @@ from retroact.cli.shown import count
 from retroact.cli.times import local
 from retroact.diagram import phrase
 from retroact.engine.contract import Watched
-from retroact.provenance.writers import KeyColumns, Row, last_writers, row_after
+from retroact.provenance.transaction import Written, rows_read
+from retroact.provenance.writers import KeyColumns, Row, row_after
 from retroact.replay.divergence import Verdict
 from retroact.replay.replayer import Replayed, WorkflowReplayed
 from retroact.replay.session import Scene, Session
@@ -114,22 +115,17 @@ class Sights:
 
     def who(self, made: Sequence[Watched], record: Record) -> None:
         """Who wrote the rows that were read."""
-        branch = self._session.state()
-        mine = {row_after(change, branch.key_columns) for s in made for change in s.changes}
-        read = list(dict.fromkeys(row for s in made for row in s.reads.rows))
+        key_columns = self._session.state().key_columns
+        read = rows_read(self._session.history, record, made, key_columns)
         tables = sorted({name for s in made for name in s.reads.tables})
         if not read and not tables:
             out("it has read no row yet" if made else "no statement yet")
             return
-        writers = last_writers(self._session.history.trace, read, record.snapshot, branch.key_columns)
-        table(
-            ["row", "version", "run", "function", "which did"],
-            [_writer(row, writers[row], row in mine, branch.key_columns) for row in read],
-            right=(1,),
-            give=4,
-        )
+        shown = [[row_name(w.row), *_writer(w, key_columns)] for w in read]
+        if shown:
+            table(["row", "version", "run", "function", "which did"], shown, right=(1,), give=4)
         for name in tables:
-            out(f"{name}: read by a statement that cannot be taken apart into rows, so this is known of the table only")
+            out(f"{name}: read in a way that cannot be taken apart into rows, so this is known of the table only")
 
     # --- how -----------------------------------------------------------------------------------------------------------------
 
@@ -197,14 +193,12 @@ def _cell(value: Any) -> Cell:
     return Cell(phrase.flat(value) if isinstance(value, str) else phrase.cell(value))
 
 
-def _writer(row: Row, record: Record | None, mine: bool, key_columns: KeyColumns) -> list[Cell | str]:
-    name = row_name(row)
-    if mine:
-        return [name, "", "", Cell("this transaction itself", "dim"), ""]
-    if record is None:
-        return [name, "", "", Cell("older than the trace", "dim"), ""]
-    changes = [change for change in record.changes if row_after(change, key_columns) == row]
-    return [name, str(record.version), record.run, record.function, Cell(phrase.flat(phrase.most_telling(changes) or ""), "cyan")]
+def _writer(written: Written, key_columns: KeyColumns) -> list[Cell | str]:
+    record = written.writer
+    if record is None or written.itself:
+        return ["", "", Cell("this transaction itself" if written.itself else "older than the trace", "dim"), ""]
+    changes = [change for change in record.changes if row_after(change, key_columns) == written.row]
+    return [str(record.version), record.run, record.function, Cell(phrase.flat(phrase.most_telling(changes) or ""), "cyan")]
 
 
 def row_name(row: Row) -> str:

@@ -103,7 +103,7 @@ def look_at(history: History, record: Record, function_of: FunctionOf, *, most: 
         if looker is not None:
             branch.undo()
         rows = _rows(branch, record, history, key_columns)
-        read = _read(history, record, statements, key_columns)
+        read = rows_read(history, record, statements, key_columns)
     finally:
         branch.close()
     readers = Readers(history, record, function_of, notes).found(most)
@@ -154,7 +154,7 @@ def _rows(branch: Branch, record: Record, history: History, key_columns: KeyColu
     return tuple(RowChanged(row=row, before=before[row], after=after[row]) for row in rows if before[row] != after[row])
 
 
-def _read(history: History, record: Record, statements: Sequence[Watched], key_columns: KeyColumns) -> tuple[Written, ...]:
+def rows_read(history: History, record: Record, statements: Sequence[Watched], key_columns: KeyColumns) -> tuple[Written, ...]:
     """The rows that were read, with who had written them. What it read of its own writing is told apart."""
     readings: dict[tuple[Row, bool], list[int]] = {}
     mine: set[Row | None] = set()

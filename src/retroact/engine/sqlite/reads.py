@@ -32,6 +32,9 @@ _NOT_ALIAS = frozenset({"on", "using", "indexed", "not"})
 _AGGREGATES = frozenset(
     {"count", "sum", "total", "avg", "min", "max", "group_concat", "string_agg", "json_group_array", "json_group_object", "over"}
 )
+#: What a table in a query inside the query comes after, perhaps among others.
+_BEFORE_TABLES = frozenset({"from", "join", "in"})
+_BETWEEN = frozenset({",", ".", "("})
 _SYSTEM = ("sqlite_", "retroact_")
 #: A statement that reads more rows than this is known by its tables: nobody would look at so many.
 _MOST_ROWS = 10_000
@@ -88,6 +91,7 @@ class RowReads:
     def of(self, shape: Shape, parameters: Mapping[str, Cell], count: int, changes: Sequence[Change]) -> Reads:
         """What a statement read that has just been executed, returned or changed `count` rows, and made these changes."""
         tables = {name for entry in shape.tables_read if not (name := entry.rpartition(".")[0]).startswith(_SYSTEM)}
+        tables -= self._no_tables(tables)
         if not tables:
             return Reads()
         tokens = _tokens(shape.sql)
@@ -101,6 +105,12 @@ class RowReads:
             return Reads(tables=tuple(sorted(tables)))
         rows, covered = found
         return Reads(rows=rows, tables=tuple(sorted({name for name in tables if name.lower() not in covered} | nested)))
+
+    def _no_tables(self, names: set[str]) -> set[str]:
+        """Views, whose tables are named as well, and functions that are used as tables."""
+        unknown = {name for name in names if self._key_columns(name) is None}
+        stored = fetch(self._database, "select name from sqlite_schema where type = 'table'") if unknown else []
+        return unknown - {str(name) for (name,) in stored}
 
     def _changed(self, tokens: Sequence[_Token], tables: set[str], nested: set[str], changes: Sequence[Change]) -> Reads:
         """An UPDATE or DELETE reads the rows that it changes."""
@@ -181,7 +191,9 @@ def _nested_tables(tokens: Sequence[_Token], tables: set[str]) -> set[str]:
     """Tables that are, or may be, read by a query inside the query."""
     if not any(token.word == "select" and token.depth for token in tokens):
         return set()
-    inside = {token.named.lower() for token in tokens if token.depth and token.kind == "name"}
+    said = [token for token in tokens if token.kind != "space"]
+    pairs = itertools.pairwise(said)
+    inside = {b.named.lower() for a, b in pairs if b.depth and b.kind == "name" and (a.word in _BEFORE_TABLES or a.text in _BETWEEN)}
     return {table for table in tables if table.lower() in inside}
 
 
