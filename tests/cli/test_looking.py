@@ -21,8 +21,8 @@ def test_a_transaction_is_looked_at(retroact: Retroact) -> None:
     assert 'before "apple" 2' in said
     assert 'after "apple" 1' in said
     assert re.search(r"inventory\[1\] 1 opening setup statement 1", said)
-    assert re.search(r"who read what it wrote\n version run function what\n 4 saw-one check inventory\[1\]", said)
-    assert answer.err == ""
+    assert re.search(r"who read what it wrote\n version run function what\n 5 saw-one check inventory\[1\]", said)
+    assert "note:" not in answer.err
 
 
 def test_a_transaction_that_was_run_alone_is_step_0(retroact: Retroact) -> None:
@@ -39,7 +39,7 @@ def test_a_look_as_json_has_everything(retroact: Retroact) -> None:
     assert found["rows"] == [{**row, "before": {"item": "apple", "available": 2}, "after": {"item": "apple", "available": 1}}]
     writer = {"version": 1, "run": "opening", "step": 0, "function": "setup"}
     assert found["read"] == [{**row, "statements": [1], "itself": False, "writer": writer}]
-    assert {"version": 4, "run": "saw-one", "step": 0, "function": "check", "rows": [row], "tables": []} in found["readers"]
+    assert {"version": 5, "run": "saw-one", "step": 0, "function": "check", "rows": [row], "tables": []} in found["readers"]
     assert found["notes"] == []
 
 
@@ -69,4 +69,5 @@ def test_without_its_code_it_shows_what_the_record_has(tmp_path: Path, retroact:
     answer = retroact("trace", "sold", "--step", "0", at=tmp_path)
     assert answer.code == 0
     assert "cannot be executed again" in answer.err
+    assert "update inventory set available" in answer.out
     assert 'before  "apple"  2' in answer.out

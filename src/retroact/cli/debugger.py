@@ -115,6 +115,7 @@ class Debugger(pdb.Pdb):
             frame = frame.f_back
         if frame is not None:
             self._at = statement
+            self._sights.stopped()
             self._sights.before(statement)
             self.interaction(frame, None)
 
@@ -186,6 +187,7 @@ class Debugger(pdb.Pdb):
         if self._hushed:
             return
         self._to_statement = False
+        self._sights.stopped()
         ask = super().interaction
 
         def prompt() -> None:

@@ -23,6 +23,7 @@ from retroact.function.context import Scope, current_scope, enter
 from retroact.function.kind import Kind
 
 T = TypeVar("T")
+_LONGEST_WAIT_SECONDS = 0.1
 
 
 @dataclasses.dataclass(slots=True)
@@ -60,7 +61,7 @@ class Desk:
         thread = threading.Thread(target=run, name="retroact-play", daemon=True)
         with self._ctrl_c():
             thread.start()
-            while (request := self._requests.get()) is not None:
+            while (request := self._next()) is not None:
                 self._fulfil(request)
             thread.join()
         if failed:
@@ -74,6 +75,14 @@ class Desk:
         request.done.wait()
         if request.error is not None:
             raise request.error
+
+    def _next(self) -> _Request | None:
+        """A Ctrl-C that comes just before the wait begins does not end the wait: Python hears of it only when it has ended."""
+        while True:
+            try:
+                return self._requests.get(timeout=_LONGEST_WAIT_SECONDS)
+            except queue.Empty:
+                continue
 
     @contextlib.contextmanager
     def _ctrl_c(self) -> Generator[None]:

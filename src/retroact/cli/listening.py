@@ -160,6 +160,7 @@ class Listener:
         """Have the debugger stop at the next line of a frame; nobody stops when the editor has gone."""
         if not self._debugpy.is_client_connected():
             return
+        self._sights.stopped()
         self._pydevd.settrace(suspend=True, trace_only_current_thread=True, patch_multiprocessing=False, stop_at_frame=frame)
 
     # --- what the console asks for -------------------------------------------------------------------------------------------

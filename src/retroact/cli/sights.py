@@ -35,11 +35,26 @@ class Sights:
         self._session = session
         self._complain = complain
         self._verdicts: dict[int, Replayed] = {}
+        #: The head of what is under way, until something is stopped in it: what runs through is not told.
+        self._head: Callable[[], None] | None = None
 
     # --- where the session is ------------------------------------------------------------------------------------------------
 
+    def stopped(self) -> None:
+        """Something is stopped: say where this is, if it has not been said."""
+        head, self._head = self._head, None
+        if head is not None:
+            head()
+
     def transaction(self, scene: Scene) -> None:
-        """The head of a transaction."""
+        """A transaction is under way."""
+        self._head = lambda: self._show_transaction(scene)
+
+    def workflow(self, run: Run) -> None:
+        """A workflow is under way."""
+        self._head = lambda: self._show_workflow(run)
+
+    def _show_transaction(self, scene: Scene) -> None:
         record = scene.record
         out()
         if scene.until > 1:
@@ -50,14 +65,15 @@ class Sights:
         out(f"   {paint(phrase.shorten_middle(phrase.call(record.function, record.arguments), width() - 3), 'bold')}")
         self._meanwhile(scene)
 
-    def workflow(self, run: Run) -> None:
-        """The head of a workflow."""
+    def _show_workflow(self, run: Run) -> None:
         out()
         _rule("workflow", f"run {run.run}")
         out(f"   {paint(phrase.shorten_middle(phrase.call(run.function, run.arguments), width() - 3), 'bold')}")
 
     def answered(self, _call: Call, record: Record) -> None:
         """A call that is not run again."""
+        if self._head is not None:
+            return
         called = phrase.call(record.function, record.arguments)
         said = f"{called} is answered from the record: {phrase.outcome(record.outcome)}"
         out(paint(f"   {phrase.shorten_middle(said, width() - 3)}", "dim"))
@@ -65,6 +81,10 @@ class Sights:
     def replayed(self, replayed: Replayed) -> None:
         """The verdict on a transaction."""
         self._verdicts[replayed.record.version] = replayed
+        if replayed.verdict is Verdict.DIVERGED:
+            self.stopped()
+        if self._head is not None:
+            return
         verdict = paint(replayed.verdict.value, VERDICT_STYLE[replayed.verdict])
         outcome = replayed.record.outcome
         word = "committed" if outcome.committed else "aborted"
@@ -77,6 +97,8 @@ class Sights:
 
     def workflow_replayed(self, replayed: WorkflowReplayed) -> None:
         """The verdict on a workflow."""
+        if self._head is not None and replayed.verdict is Verdict.IDENTICAL:
+            return
         verdict = paint(replayed.verdict.value, VERDICT_STYLE[replayed.verdict])
         out(f"   {replayed.run.function} (run {replayed.run.run}): {verdict}{f', {replayed.reason}' if replayed.reason else ''}")
 
@@ -132,10 +154,10 @@ class Sights:
     def _meanwhile(self, scene: Scene) -> None:
         record = scene.record
         saw = f"it saw version {record.snapshot}" if record.snapshot else "it saw the empty beginning"
-        if not scene.meanwhile:
+        others = self._session.meanwhile(scene.place)
+        if not others:
             out(paint(f"   {saw}", "dim"))
             return
-        others = scene.meanwhile
         out(paint(f"   {saw}. Since the transaction before it of this run, others had done:", "dim"))
         shown: list[list[Cell | str]] = [
             [str(r.version), r.run, r.function, Cell(phrase.flat(phrase.most_telling(r.changes) or ""), "cyan")]

@@ -54,8 +54,6 @@ class Scene:
     #: Its place among the transactions of the play, from 0, and how many they are.
     place: int
     total: int
-    #: What others have changed since the transaction before it of the same run.
-    meanwhile: tuple[Record, ...]
     #: Go on silently until this statement is about to be executed; 1: stop at its first line.
     until: int
 
@@ -225,9 +223,7 @@ class Session:
     def _execute(self, place: int, record: Record, rehearsal: Rehearsal | None, until: int) -> None:
         call = _call_for(record, rehearsal)
         while True:
-            self._guide.transaction(
-                Scene(record=record, place=place, total=len(self.records), meanwhile=self._meanwhile(place), until=until)
-            )
+            self._guide.transaction(Scene(record=record, place=place, total=len(self.records), until=until))
             replayed = self._carried_out(record, rehearsal if call is not None else None)
             if isinstance(self._wish, GoTo) and self._wish.transaction == place:
                 until = self._granted(self._wish).statement
@@ -265,12 +261,13 @@ class Session:
             raise done
         return None
 
-    def _meanwhile(self, place: int) -> tuple[Record, ...]:
+    def meanwhile(self, place: int) -> tuple[Record, ...]:
+        """What others had changed since the transaction before a transaction of the same run."""
         record = self.records[place]
-        mine = [r for r in self.records[:place] if r.run == record.run]
-        if not mine:
+        before = next((r for r in reversed(self.records[:place]) if r.run == record.run), None)
+        if before is None:
             return ()
-        between = self.history.trace.records_between(mine[-1].version, record.snapshot)
+        between = self.history.trace.records_between(before.version, record.snapshot)
         return tuple(r for r in between if r.run != record.run and r.changes)
 
     def _granted(self, wish: GoTo) -> GoTo:
