@@ -66,6 +66,7 @@ class Branch:
         database.pragma("recursive_triggers", False)
         self._relations = Relations([])
         self._watched: WatchedConnection | None = None
+        self._keys: dict[str, tuple[str, ...] | None] = {}
         self._facts = schemas.of(database) if schemas is not None else _Facts()
         guard.install()
 
@@ -265,7 +266,7 @@ class Branch:
 
     def key_columns(self, table: str) -> tuple[str, ...]:
         """The columns that a row of a table is told by; none where it is told by its rowid."""
-        return key_columns(self._database, table) or ()
+        return self._key(table) or ()
 
     def close(self) -> None:
         """Let the branch go."""
@@ -274,12 +275,18 @@ class Branch:
     # --- how ---------------------------------------------------------------------------------------------------------------
 
     def _watched_by(self, watcher: Watcher) -> WatchedConnection:
-        reads = RowReads(self._database, lambda table: key_columns(self._database, table))
+        reads = RowReads(self._database, self._key)
         self._watched = WatchedConnection(self._connection, watcher, reads.of, self._changes_of)
         return self._watched
 
+    def _key(self, table: str) -> tuple[str, ...] | None:
+        if table not in self._keys:
+            self._keys[table] = key_columns(self._database, table)
+        return self._keys[table]
+
     def _changes_of(self, notes: list[RowNote]) -> tuple[Change, ...]:
         if self._connection.schema_changed:
+            self._keys.clear()
             self._relations.forget()
         return decode_changes(self._relations.by_number, encode_changes(self._database, self._relations, notes))
 
@@ -295,6 +302,7 @@ class Branch:
 
     def _forget(self) -> None:
         self._facts = _Facts()
+        self._keys.clear()
         self._relations.forget()
         self._connection.shapes.known.clear()
 

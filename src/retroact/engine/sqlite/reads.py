@@ -9,6 +9,7 @@ This module must not know who asks, nor which transaction the statement belongs 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -47,11 +48,8 @@ class _Token:
     kind: str
     text: str
     depth: int
-
-    @property
-    def word(self) -> str:
-        """What it says, if it is a bare word."""
-        return self.text.lower() if self.kind == "name" and self.text[0] not in '"`[' else ""
+    #: What it says in small letters, if it is a bare word.
+    word: str = ""
 
     @property
     def named(self) -> str:
@@ -175,16 +173,18 @@ def key_columns(database: apsw.Connection, table: str) -> tuple[str, ...] | None
     return tuple(name for name, pk in sorted(columns, key=lambda column: column[1]) if pk)
 
 
-def _tokens(sql: str) -> list[_Token]:
+@functools.lru_cache(maxsize=256)
+def _tokens(sql: str) -> tuple[_Token, ...]:
     tokens: list[_Token] = []
     depth = 0
     for match in _TOKEN.finditer(sql.strip().rstrip(";")):
         text = match[0]
         depth -= text == ")"
         kind = str(match.lastgroup)
-        tokens.append(_Token(kind, " ", depth) if kind == "space" else _Token(kind, text, depth))
+        word = text.lower() if kind == "name" and text[0] not in '"`[' else ""
+        tokens.append(_Token(kind, " " if kind == "space" else text, depth, word))
         depth += text == "("
-    return tokens
+    return tuple(tokens)
 
 
 def _nested_tables(tokens: Sequence[_Token], tables: set[str]) -> set[str]:
