@@ -71,7 +71,7 @@ def replay(history: History, runs: Sequence[Run], args: argparse.Namespace) -> R
             places = _places(history, shelf, runs, args.breaks)
             debugger = Debugger(places)
             session = Session(history, shelf, [RunId(run.run) for run in runs], debugger)
-            _welcome(runs, session)
+            _welcome(runs, len(session.records))
             report = debugger.run_session(session)
         else:
             from retroact.cli import listening
@@ -101,8 +101,7 @@ def _places(history: History, shelf: Shelf, runs: Sequence[Run], names: Sequence
     return places
 
 
-def _welcome(runs: Sequence[Run], session: object) -> None:
-    records = getattr(session, "records", [])
+def _welcome(runs: Sequence[Run], total: int) -> None:
     what = f"run {runs[0].run}" if len(runs) == 1 else count(len(runs), "run")
-    out(f"{paint(what, 'bold')}: {count(len(records), 'transaction')}, on the states that they saw. Nothing here changes the database.")
+    out(f"{paint(what, 'bold')}: {count(total, 'transaction')}, on the states that they saw. Nothing here changes the database.")
     out(paint("`help` tells what can be asked; `c` goes on to the next function, `q` leaves.", "dim"))

@@ -30,7 +30,6 @@ class Places:
         self.entries: dict[CodeType, str] = {}
         #: All functions that are run again, be they stopped at or not.
         self.functions: dict[CodeType, str] = {}
-        self.files: set[str] = set()
         #: The functions that could be named, and those that were and are not there.
         self.known: set[str] = set()
         #: Named, but of a kind whose body is not run again.
@@ -44,7 +43,6 @@ class Places:
                     continue
                 if code is None:
                     continue
-                self.files.add(code.co_filename)
                 self.known.add(name)
                 found |= {name} & set(wanted)
                 if isinstance(value, Function):
