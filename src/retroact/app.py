@@ -29,6 +29,7 @@ from retroact.errors import (
     NoProject,
     NotFinished,
     RunCancelled,
+    UnknownStep,
     WrongFunction,
 )
 from retroact.function.code import captured, load_path
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from retroact.engine.sqlite.trace_reader import TraceReader
     from retroact.function.code import Code
     from retroact.portable import Exported, ExportOptions
+    from retroact.provenance.transaction import TransactionView
     from retroact.replay.replayer import Report
     from retroact.replay.verifier import Verifier
     from retroact.retroaction.difference import Difference
@@ -272,6 +274,23 @@ class App:
 
         self._catch_up()
         return replay_runs(self.history, [RunId(run) for run in runs], fallback=self.registry)
+
+    def look_at(self, run: str, step: int = 0) -> TransactionView:
+        """One transaction, looked at whole: its statements with their results, its rows before and after, who wrote what it read,
+        who read what it wrote. `step` is its number in its workflow. Raises UnknownRun, UnknownStep."""
+        from retroact.provenance.transaction import look_at
+        from retroact.replay.shelf import Shelf
+
+        self._catch_up()
+        records = self.history.trace.records_of(self.history.trace.run(RunId(run)).run)
+        record = next((r for r in reversed(records) if r.step == step and r.kind == Kind.TRANSACTION.value), None)
+        if record is None:
+            raise UnknownStep(run=run, step=step, steps=[r.step for r in records if r.kind == Kind.TRANSACTION.value])
+        shelf = Shelf(self.history.trace, self.registry)
+        try:
+            return look_at(self.history, record, shelf.function)
+        finally:
+            shelf.close()
 
     def retroact(self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None) -> Difference:
         """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction."""

@@ -78,6 +78,11 @@ class UnknownRun(Misuse):
     """There is no run {run!r} in {database}. `retroact runs` lists them."""
 
 
+class UnknownStep(Misuse):
+    """Run {run!r} has no transaction that is its step {step}. Its transactions are steps {steps}; a transaction that was run alone is
+    step 0."""
+
+
 class UnknownVersion(Misuse):
     """Version {version} is not in the trace of {database}, which holds versions {first} to {last}."""
 

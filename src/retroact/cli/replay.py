@@ -10,11 +10,11 @@ import collections
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retroact.cli import opening, project, selection
+from retroact.cli import debugging, opening, project, selection
 from retroact.cli.failure import NO
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table, width
 from retroact.cli.picture import draw
-from retroact.cli.seeded import replay_by_seed
+from retroact.cli.seeded import begin_anew, replay_by_seed, the_other_seed
 from retroact.cli.shown import count, result
 from retroact.cli.values import outcome_value, parsed
 from retroact.diagram import phrase
@@ -43,17 +43,29 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"show every transaction, of however many runs (otherwise, above {_MOST_RUNS}, only what is not identical)",
     )
+    debugging.options(parser)
     project.options(parser)
-    parser.epilog = f"{parser.epilog}\nExit code 1: something diverged."
+    parser.epilog = (
+        f"{parser.epilog}\nExit code 1: something diverged (of what was replayed, when a debugger was left before the end)."
+        "\nExamples: retroact replay order-7\n          retroact replay order-7 --debug --break reserve"
+    )
 
 
 def call(args: argparse.Namespace) -> int:
     """Replay runs and report."""
+    looked_into = debugging.asked(args)
     path = project.present_database(args)
-    with opening.history_of(path) as history, Progress("replaying", "transactions") as progress:
+    with opening.history_of(path) as history:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
-        with opening.silenced():
-            report = replay_by_seed(history, runs, progress)
+        if looked_into:
+            seed = the_other_seed(history, runs)
+            if seed is not None and args.alone and (code := begin_anew(seed)) is not None:
+                return code
+            report = debugging.replay(history, runs, args)
+            out()
+        else:
+            with opening.silenced(), Progress("replaying", "transactions") as progress:
+                report = replay_by_seed(history, runs, progress)
     if args.json:
         print_json(_value(runs, report))
     else:
@@ -61,6 +73,8 @@ def call(args: argparse.Namespace) -> int:
             diverged = {t.record.version: _where(t) for t in report.transactions if t.verdict is Verdict.DIVERGED}
             draw(recorded_moments([t.record for t in report.transactions], diverged))
         _show(runs, report, everything=args.each or len(runs) <= _MOST_RUNS)
+        if report.transactions and not looked_into:
+            _speed(report)
     return 0 if report.faithful else NO
 
 
@@ -144,9 +158,12 @@ def _summary(report: Report) -> None:
         parts.append(paint(f"{rest:,} not run again", "yellow") if rest else "")
         answered = f"; {count(report.answered, 'other call')} answered from the record" if report.answered else ""
         out(f"{count(len(report.workflows), 'workflow')}: {', '.join(p for p in parts if p)}{answered}")
-    if total:
-        then = f", originally {_rate(total, report.original_seconds)}" if report.original_seconds else ""
-        out(paint(f"in {report.seconds:.2f} s: {_rate(total, report.seconds)}{then}", "dim"))
+
+
+def _speed(report: Report) -> None:
+    total = len(report.transactions)
+    then = f", originally {_rate(total, report.original_seconds)}" if report.original_seconds else ""
+    out(paint(f"in {report.seconds:.2f} s: {_rate(total, report.seconds)}{then}", "dim"))
 
 
 def _rate(number: int, seconds: float) -> str:

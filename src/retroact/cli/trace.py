@@ -29,7 +29,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The options of `trace`."""
     parser.add_argument("run", metavar="RUN", help="the id of the run")
     parser.add_argument("--statements", action="store_true", help="show each SQL statement with its parameters")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="look at one transaction: statements with results, rows before and after, who wrote what it read, who read what it wrote "
+        "(0: a transaction that was run alone)",
+    )
     project.options(parser)
+    parser.epilog = "Examples: retroact trace order-7 --statements\n          retroact trace order-7 --step 2"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +50,11 @@ class _Told:
 
 
 def call(args: argparse.Namespace) -> int:
-    """Show one run."""
+    """Show one run, or one transaction of it."""
+    if args.step is not None:
+        from retroact.cli import looking
+
+        return looking.call(project.present_database(args), args.run, args.step, as_json=args.json)
     with opening.trace_of(project.present_database(args)) as trace:
         told = _read(trace, trace.run(RunId(args.run)))
     if args.json:

@@ -13,7 +13,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Sequence
 
 from retroact.engine.clock import monotonic
-from retroact.engine.contract import Branch, History, Invocation, SchemaMoved
+from retroact.engine.contract import Branch, History, Invocation, SchemaMoved, Watcher
 from retroact.engine.hashing import present_hashing
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.replay.divergence import Divergence, Verdict, compare
@@ -23,6 +23,8 @@ from retroact.trace.record import Record, Run, RunId
 
 #: More records than this between two transactions are not applied one by one: the later state is opened.
 FAR = 64
+#: Why a transaction that somebody changed under way is not compared.
+TOUCHED = "it was changed by hand while it was replayed"
 Progress = Callable[[int, int], None]
 
 
@@ -70,6 +72,13 @@ class Report:
         return not self.count(Verdict.DIVERGED) and not any(w.verdict is Verdict.DIVERGED for w in self.workflows)
 
 
+def report_on(done: Sequence[Replayed], *, answered: int, seconds: float) -> Report:
+    """The report on transactions that were replayed in so many seconds."""
+    records = [replayed.record for replayed in done]
+    original_us = max(r.began_us + r.elapsed_us for r in records) - min(r.began_us for r in records) if records else 0
+    return Report(transactions=tuple(done), answered=answered, seconds=seconds, original_seconds=original_us / 1e6)
+
+
 def invocation_of(record: Record, function: object) -> Invocation:
     """The invocation that a record is of, with the function that is to be run for it."""
     return Invocation(run=record.run, step=record.step, function=function, arguments=record.arguments.encode())  # pyright: ignore[reportArgumentType]
@@ -111,28 +120,31 @@ class Replayer:
         transactions = [record for record in records if record.kind == "transaction"]
         try:
             for record in transactions:
-                done.append(self._transaction(record))
+                done.append(self.transaction(record))
                 if progress is not None:
                     progress(len(done), len(transactions))
         finally:
-            if self._branch is not None:
-                self._branch.close()
-                self._branch = None
-        seconds = monotonic() - began
-        original = (
-            (max(r.began_us + r.elapsed_us for r in transactions) - min(r.began_us for r in transactions)) / 1e6 if transactions else 0.0
-        )
-        answered = len(records) - len(transactions)
-        return Report(transactions=tuple(done), answered=answered, seconds=seconds, original_seconds=original)
+            self.close()
+        return report_on(done, answered=len(records) - len(transactions), seconds=monotonic() - began)
 
-    def _transaction(self, record: Record) -> Replayed:
+    def close(self) -> None:
+        """Let the state that it stands on go."""
+        if self._branch is not None:
+            self._branch.close()
+            self._branch = None
+
+    def transaction(self, record: Record, watcher: Watcher | None = None) -> Replayed:
+        """Replay one transaction, shown to a watcher statement by statement if there is one."""
         try:
             function = self._shelf.function(record)
         except (SourceMissing, LoadFailed) as error:
             return Replayed(record=record, verdict=Verdict.RECORDED_RESULTS, reason=str(error))
         invocation = invocation_of(record, function)
-        branch = self._at(record.snapshot)
-        trial = branch.attempt(invocation, record.began_us, invocation.seed)
+        branch = self.at(record.snapshot)
+        trial = branch.attempt(invocation, record.began_us, invocation.seed, watcher=watcher)
+        if watcher is not None and watcher.touched:
+            branch.undo()
+            return Replayed(record=record, verdict=Verdict.RECORDED_RESULTS, reason=TOUCHED)
         verdict, divergence = compare(record, trial)
         if verdict is not Verdict.DIVERGED and record.snapshot == record.version - 1:
             branch.keep()
@@ -142,7 +154,8 @@ class Replayer:
         hint = suspicion(self._history.trace.hashing(record.version), present_hashing()) if divergence is not None else None
         return Replayed(record=record, verdict=verdict, divergence=divergence, reason=hint)
 
-    def _at(self, version: int) -> Branch:
+    def at(self, version: int) -> Branch:
+        """The state as of a version: the one that it stands on, moved on, or opened anew."""
         branch = self._branch
         if branch is not None and branch.version <= version <= branch.version + FAR:
             try:

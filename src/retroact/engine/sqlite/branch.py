@@ -7,19 +7,22 @@ This module must not know why a body is run again, nor what its results are comp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import apsw
 
 from retroact.engine.attempt import execute, transaction_scope
-from retroact.engine.contract import Invocation, SchemaMoved, Trial
+from retroact.engine.contract import Invocation, Key, SchemaMoved, Trial, Watcher
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
 from retroact.engine.sqlite.queries import fetch
-from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
+from retroact.engine.sqlite.reads import RowReads, key_columns
+from retroact.engine.sqlite.relation import Relations, RowNote, decode_changes, encode_changes
+from retroact.engine.sqlite.watched import WatchedConnection
 from retroact.errors import BadStatement
 from retroact.function.given import given
 from retroact.trace.record import Cell, Change, Record, Statement, Verb, Version
@@ -63,6 +66,8 @@ class Branch:
         database.pragma("foreign_keys", True)
         database.pragma("recursive_triggers", False)
         self._relations = Relations([])
+        self._watched: WatchedConnection | None = None
+        self._keys: dict[str, tuple[str, ...] | None] = {}
         self._facts = schemas.of(database) if schemas is not None else _Facts()
         guard.install()
         given.install()
@@ -73,20 +78,29 @@ class Branch:
 
     # --- bodies ------------------------------------------------------------------------------------------------------------
 
-    def attempt(self, invocation: Invocation, now_us: int, seed: str, observer: StatementObserver | None = None) -> Trial:
+    def attempt(
+        self,
+        invocation: Invocation,
+        now_us: int,
+        seed: str,
+        observer: StatementObserver | None = None,
+        watcher: Watcher | None = None,
+    ) -> Trial:
         """Run the body of a transaction in its own moment. Its effects stay until `keep` or `undo`; those of a body that raised
-        are undone already. `observer` is shown each statement before it is executed."""
+        are undone already. `observer` is shown each statement before it is executed, `watcher` also what came of it."""
         database, connection = self._database, self._connection
+        supplied = connection if watcher is None else self._watched_by(watcher)
         database.execute("begin")
         connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
         connection.observer = observer
         try:
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
+            executed = execute(invocation, supplied, transaction_scope(invocation, supplied), connection.describe)
         except BaseException:
             self.undo()
             raise
         finally:
             connection.observer = None
+            self._watched = None
         statements = tuple(_statement(note) for note in connection.notes)
         changes: tuple[Change, ...] = ()
         if executed.error is not None:
@@ -215,11 +229,68 @@ class Branch:
         except apsw.SQLError as error:
             raise BadStatement(function="asof", statement=1, problem=error, sql=sql) from None
 
+    @contextlib.contextmanager
+    def aside(self) -> Generator[None]:
+        """While this lasts, what the connection of a watched trial is asked is not the body's."""
+        with self._watched.aside() if self._watched is not None else contextlib.nullcontext():
+            yield
+
+    def look(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Read the state, also while a watched trial is under way: nothing is noted, nothing can be changed. Raises BadStatement."""
+        with self.aside():
+            self._database.pragma("query_only", True)
+            try:
+                return self.query(sql)
+            except apsw.Error as error:
+                problem = "this only reads" if isinstance(error, apsw.ReadOnlyError) else error
+                raise BadStatement(function="the prompt", statement=1, problem=problem, sql=sql) from None
+            finally:
+                self._database.pragma("query_only", False)
+
+    def touch(self, sql: str) -> int:
+        """Change the state under the body of a watched trial; returns how many rows were changed. Raises BadStatement."""
+        if self._watched is None:
+            raise BadStatement(function="the prompt", statement=1, problem="no transaction is under way that could be changed", sql=sql)
+        with self._watched.aside(writing=True):
+            try:
+                return self._watched.execute(sql)
+            except apsw.Error as error:
+                raise BadStatement(function="the prompt", statement=1, problem=error, sql=sql) from None
+
+    def row(self, table: str, key: Key) -> dict[str, Any] | None:
+        """One row by its key, None when there is none."""
+        if not self._database.table_exists("main", table):
+            return None
+        where = " and ".join(f"{_quoted(c)} is :k{i}" for i, c in enumerate(self.key_columns(table))) or "rowid = :k0"
+        sql = f"select * from {_quoted(table)} where {where}"  # noqa: S608 - names are quoted
+        columns, rows = self.query(sql, {f"k{i}": part for i, part in enumerate(key)})
+        return dict(zip(columns, rows[0], strict=True)) if rows else None
+
+    def key_columns(self, table: str) -> tuple[str, ...]:
+        """The columns that a row of a table is told by; none where it is told by its rowid."""
+        return self._key(table) or ()
+
     def close(self) -> None:
         """Let the branch go."""
         self._database.close()
 
     # --- how ---------------------------------------------------------------------------------------------------------------
+
+    def _watched_by(self, watcher: Watcher) -> WatchedConnection:
+        reads = RowReads(self._database, self._key)
+        self._watched = WatchedConnection(self._connection, watcher, reads.of, self._changes_of)
+        return self._watched
+
+    def _key(self, table: str) -> tuple[str, ...] | None:
+        if table not in self._keys:
+            self._keys[table] = key_columns(self._database, table)
+        return self._keys[table]
+
+    def _changes_of(self, notes: list[RowNote]) -> tuple[Change, ...]:
+        if self._connection.schema_changed:
+            self._keys.clear()
+            self._relations.forget()
+        return decode_changes(self._relations.by_number, encode_changes(self._database, self._relations, notes))
 
     def _changes(self) -> tuple[Change, ...]:
         if self._connection.schema_changed:
@@ -233,6 +304,7 @@ class Branch:
 
     def _forget(self) -> None:
         self._facts = _Facts()
+        self._keys.clear()
         self._relations.forget()
         self._connection.shapes.known.clear()
 

@@ -18,7 +18,7 @@ import apsw
 import msgspec
 
 from retroact.decomposition.span import Span
-from retroact.engine.contract import Invocation, Trial
+from retroact.engine.contract import Invocation, Key, Trial, Watcher
 from retroact.engine.sqlite import history as home
 from retroact.engine.sqlite.branch import Branch, Schemas
 from retroact.engine.sqlite.connection import StatementObserver
@@ -86,11 +86,18 @@ class PortableBranch(Branch):
         with self._whole():
             super().__init__(database, version, schemas)
 
-    def attempt(self, invocation: Invocation, now_us: int, seed: str, observer: StatementObserver | None = None) -> Trial:
+    def attempt(
+        self,
+        invocation: Invocation,
+        now_us: int,
+        seed: str,
+        observer: StatementObserver | None = None,
+        watcher: Watcher | None = None,
+    ) -> Trial:
         """Run the body of a transaction in its own moment. Raises NotExported."""
         try:
             with self._whole():
-                return super().attempt(invocation, now_us, seed, observer)
+                return super().attempt(invocation, now_us, seed, observer, watcher)
         except NotExported:
             self.undo()
             raise
@@ -109,6 +116,11 @@ class PortableBranch(Branch):
         """Read the state: column names and rows. Raises BadStatement, NotExported."""
         with self._whole():
             return super().query(sql, parameters)
+
+    def row(self, table: str, key: Key) -> dict[str, Any] | None:
+        """One row by its key. Raises NotExported."""
+        with self._whole():
+            return super().row(table, key)
 
     @contextlib.contextmanager
     def _whole(self) -> Generator[None]:
