@@ -188,6 +188,13 @@ class App:
                 self._executor.put_aside(run.run, reason)
         return handles
 
+    def vacuum(self) -> str:
+        """Write the database anew without its free pages, so that its file shrinks; the past stays open. It takes the writer for as
+        long as copying the database takes, and the page log grows by the copy. Returns the id of the run that records it."""
+        run = new_run_id(self._clock)
+        self.engine.vacuum(run)
+        return run
+
     def close(self) -> None:
         """Stop background runs at their next call (they go on when the database is opened again) and close the database."""
         if self._closed:

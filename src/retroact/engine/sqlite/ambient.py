@@ -1,4 +1,4 @@
-"""The moment that a transaction lives in: its clock and its randomness, for Python and for SQL alike.
+"""The moment that a transaction lives in: its clock, its randomness and its counters, for Python and for SQL alike.
 
 SQL's own sources of time and chance (datetime('now'), CURRENT_TIMESTAMP, random(), ...) are replaced on every connection that runs
 bodies, column defaults included, so that the same body at the same moment does the same again.
@@ -24,9 +24,11 @@ _KEYWORDS = {"current_timestamp": "%Y-%m-%d %H:%M:%S", "current_date": "%Y-%m-%d
 class Moment:
     """Clock and randomness of the invocation that runs on a connection; set anew for each."""
 
-    __slots__ = ("_random", "now_us", "seed")
+    __slots__ = ("_random", "changed", "now_us", "seed")
 
     def __init__(self) -> None:
+        #: What the connection's counter of changed rows showed when the invocation began.
+        self.changed = 0
         self.now_us = 0
         self.seed = ""
         self._random: random.Random | None = None
@@ -57,6 +59,9 @@ def install(database: apsw.Connection, moment: Moment) -> None:
     database.create_scalar_function("timediff", _dated(calendar, "timediff", (0, 1), moment), 2, deterministic=True)
     for name, form in _KEYWORDS.items():
         database.create_scalar_function(name, _keyword(form, moment), 0)
+    # Both count from the beginning of the invocation: what was done on the connection before is not the body's to see.
+    database.create_scalar_function("total_changes", _total_changes(database, moment), 0)
+    database.create_scalar_function("changes", _changes(database, moment), 0)
     database.create_scalar_function("random", _random(moment), 0)
     database.create_scalar_function("randomblob", _random_bytes(moment), 1)
 
@@ -90,3 +95,11 @@ def _random_bytes(moment: Moment) -> Callable[..., Any]:
         return moment.random().randbytes(max(1, int(size)))
 
     return call
+
+
+def _total_changes(database: apsw.Connection, moment: Moment) -> Callable[..., Any]:
+    return lambda: database.total_changes() - moment.changed
+
+
+def _changes(database: apsw.Connection, moment: Moment) -> Callable[..., Any]:
+    return lambda: database.changes() if database.total_changes() != moment.changed else 0

@@ -84,6 +84,8 @@ class SqliteConnection:
         self.schema_changed = False
         self.function = ""
         self.read_only = False
+        #: A virtual table was written.
+        self._virtual = False
         self.observer: StatementObserver | None = None
         #: The error by which SQLite rolled the whole transaction back, if it did.
         self.lost: apsw.Error | None = None
@@ -98,13 +100,19 @@ class SqliteConnection:
         self.row_notes = []
         self.schema_changed = False
         self.lost = None
-        self.database.preupdate_hook(self._note_row)
+        self._virtual = False
+        database = self.database
+        self.moment.changed = database.total_changes()
+        database.set_last_insert_rowid(0)
+        database.preupdate_hook(self._note_row)
 
     def finish(self) -> None:
         """The body has ended. Raises apsw.ConstraintError for what would keep the transaction from being committed, and the error
         that has rolled it back if the body went on after that."""
         if self.lost is not None:
             raise self.lost
+        if self._virtual:
+            self._flush(again=False)
         if self.row_notes and self.database.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise apsw.ConstraintError("FOREIGN KEY constraint failed")
 
@@ -150,6 +158,8 @@ class SqliteConnection:
             self.observer(len(self.notes) + 1, shape, parameters)
         database = self.database
         writes = shape.writes
+        if writes and (self._virtual or shape.virtual):
+            self._flush(again=shape.virtual)
         before = database.total_changes() if writes else 0
         noted = len(self.row_notes)
         sequences = self._sequences() if shape.sequences else None
@@ -157,6 +167,8 @@ class SqliteConnection:
             found: list[Any] = database.execute(sql, parameters).fetchall()
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
             self._failed(shape, parameters, noted, error)
+            if sequences is not None and len(self.row_notes) > noted:
+                self._note_sequences(shape, sequences, noted)
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
                 raise
             raise self._bad(sql, f"its parameters do not fit: {error}") from error
@@ -180,7 +192,8 @@ class SqliteConnection:
             self.lost = error  # disk full, I/O error: SQLite has rolled back everything
         self.notes.append((shape, parameters, 0, "!", "!"))
         if len(self.row_notes) > noted and self.lost is None:
-            left = left_behind(self.database, self.row_notes[noted:])
+            # What a full-text index wrote may be of an earlier statement.
+            left = None if self._virtual else left_behind(self.database, self.row_notes[noted:])
             self.schema_changed = self.schema_changed or left is None  # then the state after is opened, not reached row by row
             if not left:
                 del self.row_notes[noted:]
@@ -205,6 +218,14 @@ class SqliteConnection:
                     raise self._bad(sql, f"its parameters do not fit: {name} is a {kind}; give a number, text, bytes or None")
         return plain
 
+    def _flush(self, *, again: bool) -> None:
+        """Have full-text indexes write their own tables: they do when a savepoint comes, else only when nobody notes rows any more.
+        `again`: the next statement writes to one, so this can wait."""
+        if not again:
+            self.database.execute("savepoint written")
+            self.database.execute("release written")
+        self._virtual = again
+
     def _sequences(self) -> dict[str, tuple[int, int]]:
         """Where AUTOINCREMENT stands: table -> rowid in sqlite_sequence, number."""
         return {name: (rowid, number) for name, rowid, number in fetch(self.database, "select name, rowid, seq from sqlite_sequence")}
@@ -221,6 +242,8 @@ class SqliteConnection:
                     self.row_notes.append(("sqlite_sequence", "i", rowid, rowid, None, (table, number)))
                 elif number != shown:
                     self.row_notes.append(("sqlite_sequence", "u", rowid, rowid, (table, shown), (table, number)))
+            elif any(note[0] == table and note[1] == "i" for note in self.row_notes[noted:]):
+                self.schema_changed = True  # rows that were numbered by a statement that failed before it noted how far it got
 
     def _learn(self, sql: str) -> Shape:
         if not isinstance(sql, str):  # pyright: ignore[reportUnnecessaryIsInstance] - bodies are not type-checked for us
@@ -242,8 +265,9 @@ class SqliteConnection:
         try:
             before = None if verb == "INSERT" else cast("tuple[Cell, ...]", change.old)
             after = None if verb == "DELETE" else cast("tuple[Cell, ...]", change.new)
-        except apsw.RangeError:
-            # A table with VIRTUAL generated columns: SQLite does not show its rows here. The state after is opened, not rebuilt.
+        except (apsw.RangeError, UnicodeDecodeError):
+            # A table with VIRTUAL generated columns, whose rows SQLite does not show here, or TEXT that is no text (made by joining
+            # blobs), which no parameter could bring back. The state after is opened, not rebuilt.
             self.schema_changed = True
             return
         self.row_notes.append((change.table_name, _VERBS[verb], change.rowid, change.rowid_new, before, after))

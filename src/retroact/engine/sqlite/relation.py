@@ -90,6 +90,8 @@ def encode_changes(database: apsw.Connection, relations: Relations, notes: list[
     current = relations.known
     entries: list[Any] = []
     for note in notes:
+        if schema and note[0].startswith("sqlite_stat"):
+            continue  # what ANALYZE counted is nobody's data, and it counts the trace's own tables too
         relation = current.get(note[0])
         if relation is None or len(relation.columns) != len(note[4] or note[5] or ()):
             relation = _relation(database, relations, note)
