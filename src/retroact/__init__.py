@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from retroact.function.context import Connection, gather, gather_async, key, now, rng, sleep, uuid
     from retroact.function.declare import Function, invariant, step, transaction, workflow
     from retroact.function.registry import Registry
+    from retroact.trace.retention import Retention
 
 __all__ = [
     "App",
@@ -22,6 +23,7 @@ __all__ = [
     "Function",
     "Handle",
     "Registry",
+    "Retention",
     "RetroactError",
     "RunCancelled",
     "RunFailed",
@@ -49,6 +51,7 @@ _PLACES = {
     "retroact.function.context": ("Connection", "gather", "gather_async", "key", "now", "rng", "sleep", "uuid"),
     "retroact.function.declare": ("Function", "invariant", "step", "transaction", "workflow"),
     "retroact.function.registry": ("Registry",),
+    "retroact.trace.retention": ("Retention",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from retroact.app import App
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.migration import Migration, Standing
     from retroact.engine.sqlite.trace_reader import TraceReader
 
 
@@ -87,6 +88,40 @@ def now_us() -> int:
 def horizon(history: History) -> int:
     """The first version that can be travelled to."""
     return history.pages.horizon.version
+
+
+def asked(database: Path, request: dict[str, Any]) -> Any:
+    """What the process that writes answers to a request to compact. Raises Unanswered, BadRequest with what it raised."""
+    from retroact.cli.failure import Refused
+    from retroact.engine.sqlite.keeper import from_json
+    from retroact.engine.sqlite.mailbox import Mailbox
+
+    answer = Mailbox(database).ask(request, pid=writer_of(database) or "unknown")
+    if "done" not in answer:
+        raise Refused(error=answer.get("error", "an error"), message=answer.get("message", ""))
+    return from_json(answer["done"])
+
+
+def standing_of(database: Path, migrations: Sequence[Migration]) -> Standing:
+    """Which migrations were applied; to a database that does not exist, none."""
+    from retroact.engine.sqlite.database import open_reader
+    from retroact.engine.sqlite.migration import Standing, standing
+
+    if not database.exists():
+        return Standing(migrations=tuple(migrations), applied={})
+    connection = open_reader(database)
+    try:
+        return standing(connection, migrations)
+    finally:
+        connection.close()
+
+
+def details_size(database: Path) -> int:
+    """The bytes of what records hold besides their outcomes."""
+    from retroact.engine.sqlite.horizon import SQL
+    from retroact.engine.sqlite.queries import queries
+
+    return ask(database, queries(SQL)["weights"], (0, 2**62))[0][1]
 
 
 def runs_until(history: History, version: int) -> set[str]:

@@ -2,6 +2,13 @@
 
     code = "shop.py"          # a .py file or a package folder, from the folder of this file
     database = "shop.db"
+    migrations = "migrations" # a folder of numbered .sql and .py files; this is where they are looked for anyway
+
+    [retention]               # optional: how much of the past `retroact compact` keeps
+    age = "30d"
+    size = "1GB"
+    [retention.tables]
+    sessions = "7d"
 
 This module must not know what is done with them.
 """
@@ -10,12 +17,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 from retroact.cli.failure import BadRequest
 from retroact.errors import NoProject
 
+if TYPE_CHECKING:
+    from retroact.trace.retention import Retention
+
 FILE = "retroact.toml"
-_KEYS = {"code": "--code", "database": "--db"}
+_KEYS = {"code": "--code", "database": "--db", "migrations": "FOLDER"}
+_RETENTION = "retention"
 
 
 def options(parser: argparse.ArgumentParser, *, code: bool = False) -> None:
@@ -53,6 +65,32 @@ def code(args: argparse.Namespace) -> Path:
     return existing_code(Path(given) if given is not None else _told("code", "the functions"))
 
 
+def retention(_args: argparse.Namespace) -> Retention | None:
+    """What the project says is kept of the past, if it says so. Raises BadRequest, BadRetention."""
+    file = nearest(Path.cwd())
+    if file is None:
+        return None
+    told = _loaded(file).get(_RETENTION)
+    if told is None:
+        return None
+    from retroact.trace.retention import Retention
+
+    if not isinstance(told, dict) or not told.keys() <= {"age", "size", "tables", "outcomes"}:
+        raise BadRequest(problem=f"{file}: [retention] is not understood: {told!r}", remedy="It holds age, size, tables and outcomes")
+    return Retention(**cast("dict[str, Any]", told))
+
+
+def migrations(given: str | None) -> Path:
+    """The folder of migrations: as given, as the project says, or `migrations` beside the project's file. Raises NoProject."""
+    if given is not None:
+        return Path(given)
+    file = nearest(Path.cwd())
+    folder = Path("migrations") if file is None else _short(file.parent / _read(file).get("migrations", "migrations"))
+    if not folder.is_dir():
+        raise NoProject(problem=f"there is no folder {folder}", remedy="Make it, with files such as 0001_create.sql, or name another one.")
+    return folder
+
+
 def existing_code(path: Path) -> Path:
     """The same path. Raises NoProject when there is no code."""
     if not path.exists():
@@ -76,15 +114,19 @@ def _told(key: str, what: str) -> Path:
     return _short(file.parent / value)
 
 
-def _read(file: Path) -> dict[str, str]:
+def _loaded(file: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadRequest(
             problem=f"{file} cannot be read: {error}", remedy='It holds two lines: code = "PATH" and database = "PATH"'
         ) from None
+
+
+def _read(file: Path) -> dict[str, str]:
+    found = {key: value for key, value in _loaded(file).items() if key != _RETENTION}
     for key, value in found.items():
         if key not in _KEYS or not isinstance(value, str):
             raise BadRequest(problem=f"{file}: {key} = {value!r} is not understood", remedy='It holds code = "PATH" and database = "PATH"')

@@ -16,7 +16,7 @@ import apsw
 
 from retroact.engine.sqlite.ambient import Moment, install
 from retroact.engine.sqlite.queries import fetch
-from retroact.engine.sqlite.relation import RowNote
+from retroact.engine.sqlite.relation import MOST_ROWS, Bulk, RowNote
 from retroact.engine.sqlite.residue import left_behind
 from retroact.engine.sqlite.shape import Shape, shape_of
 from retroact.errors import BadStatement, ReadOnlyTransaction
@@ -86,6 +86,8 @@ class SqliteConnection:
         self.read_only = False
         #: A virtual table was written.
         self._virtual = False
+        #: More rows were changed than are noted one by one.
+        self._bulk: Bulk | None = None
         self.observer: StatementObserver | None = None
         #: The error by which SQLite rolled the whole transaction back, if it did.
         self.lost: apsw.Error | None = None
@@ -101,6 +103,7 @@ class SqliteConnection:
         self.schema_changed = False
         self.lost = None
         self._virtual = False
+        self._bulk = None
         database = self.database
         self.moment.changed = database.total_changes()
         database.set_last_insert_rowid(0)
@@ -113,6 +116,9 @@ class SqliteConnection:
             raise self.lost
         if self._virtual:
             self._flush(again=False)
+        if self._bulk is not None:
+            self._bulk.take(self.row_notes)
+            self.row_notes.append(self._bulk.note())
         if self.row_notes and self.database.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise apsw.ConstraintError("FOREIGN KEY constraint failed")
 
@@ -166,25 +172,24 @@ class SqliteConnection:
         try:
             found: list[Any] = database.execute(sql, parameters).fetchall()
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
-            self._failed(shape, parameters, noted, error)
-            if sequences is not None and len(self.row_notes) > noted:
-                self._note_sequences(shape, sequences, noted)
+            unfit = self._bad(sql, f"its parameters do not fit: {error}")
+            self._failed(shape, parameters, noted, error, sequences)
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
                 raise
-            raise self._bad(sql, f"its parameters do not fit: {error}") from error
+            raise unfit from error
         if sequences is not None:
             self._note_sequences(shape, sequences, noted)
-        if shape.row is None:
-            self.notes.append((shape, parameters, database.total_changes() - before if writes else 0, None, None))
-        else:
-            ordered, unordered = digest_rows(found)
-            self.notes.append((shape, parameters, len(found), ordered, unordered))
+        ordered, unordered = (None, None) if shape.row is None else digest_rows(found)
+        count = len(found) if shape.row is not None else database.total_changes() - before if writes else 0
+        self.notes.append((shape, parameters, count, ordered, unordered))
         if shape.schema_change:
             self.schema_changed = True
             self.shapes.known.clear()
         return shape, found
 
-    def _failed(self, shape: Shape, parameters: Mapping[str, Cell], noted: int, error: Exception) -> None:
+    def _failed(
+        self, shape: Shape, parameters: Mapping[str, Cell], noted: int, error: Exception, sequences: dict[str, tuple[int, int]] | None
+    ) -> None:
         """Note a statement that failed. Rows that it had changed by then have been taken back, unless it is OR FAIL."""
         if not isinstance(error, apsw.Error):
             parameters = {name: _shown(value) for name, value in parameters.items()}
@@ -197,6 +202,8 @@ class SqliteConnection:
             self.schema_changed = self.schema_changed or left is None  # then the state after is opened, not reached row by row
             if not left:
                 del self.row_notes[noted:]
+            elif sequences is not None:
+                self._note_sequences(shape, sequences, noted)
 
     def _plain(self, sql: str, parameters: Mapping[str, Any]) -> dict[str, Cell]:
         """Parameters as SQLite takes them: subclasses as what they are made from, no NaN (which is null)."""
@@ -271,6 +278,10 @@ class SqliteConnection:
             self.schema_changed = True
             return
         self.row_notes.append((change.table_name, _VERBS[verb], change.rowid, change.rowid_new, before, after))
+        if len(self.row_notes) > MOST_ROWS:
+            self._bulk = self._bulk or Bulk()
+            self._bulk.take(self.row_notes)
+            self.schema_changed = True  # the state after is opened, not rebuilt
 
 
 def _shown(value: Cell) -> Cell:

@@ -245,6 +245,7 @@ class SqliteEngine:
         finally:
             self._schema_moved = True
             self._committed()
+            self._checkpointer.soon()  # only then does the file become shorter
 
     def _lost(self) -> None:
         self._recorder.reload()

@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import apsw
 
@@ -24,6 +24,7 @@ from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.timetravel import TimeTravel
 from retroact.errors import RetroactError
 
+T = TypeVar("T")
 #: How far the page log may lag behind (seconds, frames).
 LAG_SECONDS = 0.5
 LAG_FRAMES = 2500
@@ -95,6 +96,15 @@ class Historian:
                 self._notes = [*notes, *self._notes]
                 raise
             self.trouble = None
+
+    def exclusively(self, work: Callable[[PageLogWriter], T]) -> T:
+        """Do something with the page log while nothing is stored in it."""
+        with self._lock:
+            return work(self._log)
+
+    def weight(self) -> int:
+        """Bytes of the page log in use."""
+        return self.exclusively(lambda log: log.weight())
 
     def close(self) -> None:
         """Store everything and copy it into the database, so that both files stand by themselves. The database is closed next."""
