@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import retroact
 from retroact.engine.sqlite.history import History
 from retroact.errors import BeyondHistory
 
@@ -22,7 +23,8 @@ VICTIM = Path(__file__).with_name("compacting.py")
 
 def live(database: Path, seconds: float, size: str) -> int:
     """One generation, killed so many seconds after it was open. The last count that it acknowledged."""
-    child = subprocess.Popen([sys.executable, str(VICTIM), str(database), size], stdout=subprocess.PIPE)
+    environment = {**os.environ, "PYTHONPATH": str(Path(retroact.__file__ or "").parents[1])}
+    child = subprocess.Popen([sys.executable, str(VICTIM), str(database), size], stdout=subprocess.PIPE, env=environment)
     assert child.stdout is not None
     opened = child.stdout.readline()
     assert opened == b"open\n", "the generation before left something that cannot be opened"

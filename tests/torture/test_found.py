@@ -6,11 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from tests.torture import body, witness
 
 from retroact import App, transaction
 from retroact.engine.sqlite.database import open_reader
+from retroact.errors import BeyondHistory
 from retroact.replay.divergence import Verdict
 
 COUNTERS = "select last_insert_rowid(), changes(), total_changes()"
@@ -83,6 +85,40 @@ def test_a_vacuum_keeps_the_past_and_is_part_of_it(tmp_path: Path) -> None:
         assert states == [[(1, 1), (2, 2), (3, 3)], [(3, 3)], [(1, 3)], [(1, 4)]]
         assert app.trace.run(run).function == "retroact.vacuum"
         assert app.replay([run.run for run in app.runs()]).faithful
+
+
+def test_a_vacuum_by_another_program_begins_the_past_anew(tmp_path: Path) -> None:
+    """It writes the file while nobody logs: what was before is refused with the reason, what is after is as it should be."""
+    path = tmp_path / "test.db"
+    with App(path, body) as app:
+        for sql in ("create table t (a)", "insert into t values (1), (2), (3)", "delete from t where a < 3"):
+            app.run(body.do, [(sql, {})])
+    other = apsw.Connection(str(path))
+    other.execute("vacuum")
+    other.close()
+    with App(path, body) as app:
+        app.run(body.do, [("update t set a = a + 1", {})])
+        states = [app.history.at(version).query("select rowid, a from t")[1] for version in (3, 4)]
+        assert states == [[(1, 3)], [(1, 4)]]
+        with pytest.raises(BeyondHistory, match=r"begins at version 3.* another program (changed|emptied)"):
+            app.history.at(2)
+        assert app.trace.verify() == 4
+
+
+def test_a_vacuum_by_another_program_beside_the_app(tmp_path: Path) -> None:
+    """It goes through the write-ahead log, so it is logged like any commit, and every state stays open."""
+    path = tmp_path / "test.db"
+    with App(path, body) as app:
+        for sql in ("create table t (a)", "insert into t values (1), (2), (3)", "delete from t where a < 3"):
+            app.run(body.do, [(sql, {})])
+        other = apsw.Connection(str(path))
+        other.execute("vacuum")
+        other.close()
+        app.run(body.do, [("update t set a = a + 1", {})])
+        app._catch_up()
+        states = [app.history.at(version).query("select rowid, a from t")[1] for version in (2, 4)]
+        assert states == [[(1, 1), (2, 2), (3, 3)], [(1, 4)]]
+        assert not list(app.history.pages.verify())
 
 
 def test_what_visits_every_table_may_visit_those_of_the_trace(tmp_path: Path) -> None:

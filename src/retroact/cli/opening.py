@@ -118,10 +118,11 @@ def standing_of(database: Path, migrations: Sequence[Migration]) -> Standing:
 
 def details_size(database: Path) -> int:
     """The bytes of what records hold besides their outcomes."""
-    from retroact.engine.sqlite.horizon import SQL
-    from retroact.engine.sqlite.queries import queries
+    from retroact.engine.sqlite.horizon import details_weight
 
-    return ask(database, queries(SQL)["weights"], (0, 2**62))[0][1]
+    with trace_of(database) as trace:
+        cleared = trace.horizon().cleared
+        return trace.ask(lambda connection: details_weight(connection, cleared, 2**62))
 
 
 def runs_until(history: History, version: int) -> set[str]:

@@ -110,6 +110,8 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
     version: int = 0
     began_us: int = 0
+    #: Of a table: records up to this version have been cleared of it.
+    cleared: int = 0
 
     def __str__(self) -> str:
         return f"{self.version} ({_shown(self.began_us)})" if self.began_us else str(self.version)

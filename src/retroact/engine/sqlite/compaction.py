@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import apsw
 import msgspec
 
-from retroact.engine.sqlite.horizon import SQL, mark, read_horizon, write_horizon
-from retroact.engine.sqlite.pagelog import Commit, PageLog
+from retroact.engine.sqlite.horizon import REASON, SQL, details_weight, mark, read_horizon, write_horizon
+from retroact.engine.sqlite.pagelog import PageLog
 from retroact.engine.sqlite.queries import fetch, queries
 from retroact.trace.codec import decode_json, encode_json
 from retroact.trace.record import Verb
@@ -73,8 +73,10 @@ class Compactor:
         self._pace = pace
         self._sql = queries(SQL)
 
-    def compact(self, retention: Retention, now_us: int, *, dry: bool = False) -> Compacted:
-        """Forget what the retention does not keep. Raises CommitFailed, apsw.Error; what was begun is gone on with next time."""
+    def compact(self, retention: Retention, now_us: int, *, dry: bool = False, at_least: float = 0.0) -> Compacted:
+        """Forget what the retention does not keep, if that is at least a share of what is kept now.
+
+        Raises CommitFailed, apsw.Error; what was begun is gone on with next time."""
         engine = self._engine
         engine.settle()
         if engine.historian is not None:
@@ -84,6 +86,8 @@ class Compactor:
         after = self._small_enough(before, self._chosen(before, retention, now_us), retention.size_bytes)
         if dry:
             return Compacted(before=before, after=after, bytes_before=size_before, bytes_after=self._foreseen(before, after), dry=True)
+        if at_least and not self._worthwhile(before, after, at_least):
+            return Compacted(before=before, after=before, bytes_before=size_before, bytes_after=size_before)
         self._move(before, after)
         self._clear()
         limit = retention.size_bytes
@@ -101,6 +105,12 @@ class Compactor:
 
     # --- where the horizon is to be
 
+    def _worthwhile(self, before: Horizon, after: Horizon, share: float) -> bool:
+        last = self._engine.trace.last_version()
+        moves = [(before.version, after.version), (before.outcomes, after.outcomes)]
+        moves += [(before.tables.get(table, before).version, limit.version) for table, limit in after.tables.items()]
+        return any(then > now and then - now >= share * (last - now) for now, then in moves)
+
     def _chosen(self, before: Horizon, retention: Retention, now_us: int) -> Horizon:
         """The horizon by age."""
         after = before
@@ -114,7 +124,7 @@ class Compactor:
         for table, table_us in retention.table_ages_us().items():
             limit = self._limit_at(self._version_by(now_us - table_us))
             if limit.version > max(after.version, tables.get(table, Limit()).version):
-                tables[table] = limit
+                tables[table] = msgspec.structs.replace(limit, cleared=tables.get(table, limit).cleared)
         tables = {table: limit for table, limit in tables.items() if limit.version > after.version}
         return msgspec.structs.replace(after, tables=tables)
 
@@ -171,10 +181,11 @@ class Compactor:
         finally:
             log.close()
 
-    def _commit_of(self, version: int) -> Commit:
+    def _commit_of(self, version: int) -> int:
+        """The number of the commit that the page log is to begin with: it may begin later already, after a gap."""
         log = PageLog(self._engine.path)
         try:
-            return log.commit_of(version)
+            return log.commit_of(max(version, log.horizon.version)).number
         finally:
             log.close()
 
@@ -188,7 +199,7 @@ class Compactor:
         return size
 
     def _weight(self, after: int, until: int) -> int:
-        return self._ask(lambda database: fetch(database, self._sql["weights"], (after, until)))[0][1]
+        return self._ask(lambda database: details_weight(database, after, until))
 
     def _foreseen(self, before: Horizon, after: Horizon) -> int:
         size = self._size(before)
@@ -217,7 +228,7 @@ class Compactor:
         horizon = self._ask(read_horizon)
         self._clear_records(horizon)
         for table, limit in horizon.tables.items():
-            self._clear_table(table, horizon.version, limit.version)
+            self._clear_table(table, max(horizon.version, limit.cleared), limit.version)
         if horizon.outcomes:
             self._forget_outcomes(horizon)
         if self._engine.historian is not None and horizon.version:
@@ -264,6 +275,9 @@ class Compactor:
                     cleared = _without(statements, changes, texts, relations, stands_for)
                     if cleared is not None:
                         database.execute(self._sql["set_details"], (*cleared, version))
+                now = read_horizon(database)
+                limit = msgspec.structs.replace(now.tables[table], cleared=window[1])
+                write_horizon(database, msgspec.structs.replace(now, tables={**now.tables, table: limit}))
 
             self._engine.in_transaction(work, "compact")
             after = top
@@ -271,9 +285,11 @@ class Compactor:
 
     def _forget_outcomes(self, horizon: Horizon) -> None:
         after = 0
-        first = self._ask(lambda d: fetch(d, "select min(version) from retroact_record"))[0][0] or 0
-        after = max(after, first - 1)
-        while after < horizon.outcomes:
+        while True:
+            following = self._ask(lambda database, after=after: database.execute(self._sql["next_outcome"], (after,)).get)
+            if following is None or following > horizon.outcomes:
+                break
+            after = following - 1
             window = {"after": after, "until": min(after + RECORDS_AT_ONCE, horizon.outcomes)}
 
             def work(recorder: Recorder, window: dict[str, Any] = window) -> None:
@@ -290,9 +306,9 @@ class Compactor:
     def _clear_pages(self, horizon: Horizon) -> None:
         historian = self._engine.historian
         assert historian is not None, "there is a page log to clear"
-        number = self._commit_of(horizon.version).number
-        reason = "What is older was dropped by `retroact compact` or the App's retention."
-        historian.exclusively(lambda log: log.begin_at(number, reason))
+        historian.store()  # clearing the records was logged too; the room for it is given back with the rest
+        number = self._commit_of(horizon.version)
+        historian.exclusively(lambda log: log.begin_at(number, REASON))
         page: int | None = 0
         while page is not None:
             here = page

@@ -68,6 +68,10 @@ select id from retroact_relation where name = :name
 or name in (:name || '_content', :name || '_data', :name || '_idx', :name || '_docsize', :name || '_config')
 
 -- name: weights
--- how many bytes the details of the records between two versions take
-select count(*), coalesce(sum(length(coalesce(statements, '')) + length(coalesce(changes, '')) + length(arguments)), 0)
-from retroact_record where version > ? and version <= ?
+-- how many bytes the details of the newest records between two versions take
+select count(*), coalesce(sum(length(coalesce(statements, '')) + length(coalesce(changes, '')) + length(arguments)), 0), min(version)
+from (select * from retroact_record where version > :after and version <= :until order by version desc limit :sample)
+
+-- name: next_outcome
+-- the first record after a version that is not kept in any case
+select min(version) from retroact_record where version > ? and run not like 'migration-%'

@@ -11,15 +11,18 @@ from typing import Any
 import apsw
 import msgspec
 
-from retroact.engine.sqlite.queries import queries
+from retroact.engine.sqlite.queries import fetch, queries
 from retroact.errors import BeyondHistory
 from retroact.trace.record import Verb
 from retroact.trace.retention import Horizon, Limit
 
 SQL = "compaction.sql"
+REASON = "What is older was dropped by `retroact compact` or the App's retention; the outcomes of its runs are kept."
 _decode = msgspec.json.Decoder(Horizon).decode
 _encode = msgspec.json.Encoder().encode
 _BEGINNING = Horizon()
+#: Of so many records the size is taken exactly.
+_SAMPLE = 20_000
 
 
 def read_horizon(database: apsw.Connection) -> Horizon:
@@ -35,14 +38,21 @@ def write_horizon(database: apsw.Connection, horizon: Horizon) -> None:
 
 def beyond(horizon: Horizon, version: int, path: Path) -> BeyondHistory:
     """The refusal of a version that was dropped."""
-    reason = "What is older was dropped by `retroact compact` or the App's retention; the outcomes of its runs are kept."
-    return BeyondHistory(version=version, database=path, horizon=horizon, reason=reason)
+    return BeyondHistory(version=version, database=path, horizon=horizon, reason=REASON)
 
 
 def forgotten(table: str, limit: Limit, version: int, path: Path) -> BeyondHistory:
     """The refusal of a table that is forgotten earlier than the rest."""
     reason = f"That is so for the table {table}, whose rows are forgotten earlier than the rest; other tables can be asked."
     return BeyondHistory(version=version, database=path, horizon=limit, reason=reason)
+
+
+def details_weight(database: apsw.Connection, after: int, until: int) -> int:
+    """About how many bytes the details of the records between two versions take: what the newest do, as many times as there are more."""
+    parameters = {"after": after, "until": until, "sample": _SAMPLE}
+    count, weight, first = fetch(database, queries(SQL)["weights"], parameters)[0]
+    more = first - after - 1 if count == _SAMPLE else 0
+    return int(weight + more * weight / max(count, 1))
 
 
 def mark(relation: int) -> list[Any]:

@@ -18,20 +18,18 @@ from retroact.engine.clock import Clock, monotonic
 from retroact.engine.sqlite.compaction import Compacted, Compactor
 from retroact.engine.sqlite.engine import SqliteEngine
 from retroact.engine.sqlite.mailbox import Mailbox
-from retroact.errors import RetroactError
+from retroact.errors import Closed, RetroactError
 from retroact.trace.record import RunId
 from retroact.trace.retention import Horizon, Limit, Retention
 
 #: How often it looks for requests, and whether something is to be dropped (seconds).
 LOOK_SECONDS = 1.0
 COMPACT_SECONDS = 60.0
+#: What share of the kept past has to go for it to be worth the work.
+WORTH = 0.1
 #: Pauses are this many times as long as the work before them.
 _PAUSE = 4
 _LONGEST_PAUSE = 0.5
-
-
-class Stopped(Exception):
-    """The App is being closed: compaction is gone on with next time."""
 
 
 class Keeper:
@@ -66,7 +64,9 @@ class Keeper:
         with self._lock:
             self._since = monotonic()
             pace = self._pause if gently else self._check
-            return Compactor(self._engine, pace).compact(retention or self._retention or Retention(), self._clock.now_us(), dry=dry)
+            compactor = Compactor(self._engine, pace)
+            chosen = retention or self._retention or Retention()
+            return compactor.compact(chosen, self._clock.now_us(), dry=dry, at_least=WORTH if gently else 0.0)
 
     def close(self) -> None:
         """Break off what is under way."""
@@ -75,12 +75,12 @@ class Keeper:
 
     def _check(self) -> None:
         if self._stop.is_set():
-            raise Stopped
+            raise Closed(path=self._engine.path)
 
     def _pause(self) -> None:
         worked = monotonic() - self._since
         if self._stop.wait(min(worked * _PAUSE, _LONGEST_PAUSE)):
-            raise Stopped
+            raise Closed(path=self._engine.path)
         self._since = monotonic()
 
     def _keep(self) -> None:
@@ -94,7 +94,7 @@ class Keeper:
                     self.compact(None, gently=True)
                     due = monotonic() + COMPACT_SECONDS
                     self.trouble = None
-            except Stopped:
+            except Closed:
                 return
             except (apsw.Error, OSError, RetroactError) as error:
                 self.trouble = error
