@@ -187,7 +187,7 @@ class Program:
         )
 
     def _big(self) -> list[Statement]:
-        row = {"id": self._n(6), "n": self.random.choice((10, 5000, 30_000, 120_000))}
+        row = {"id": self._n(6), "n": self.random.choice((10, 100, 1000, 5000, 9000, 30_000, 90_000))}
         return self._one(
             ("insert or replace into big values (:id, randomblob(:n))", row),
             ("insert or replace into big values (:id, zeroblob(:n))", row),

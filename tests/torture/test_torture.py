@@ -26,6 +26,8 @@ from retroact.replay.divergence import Verdict
 from retroact.replay.workflows import replay_runs
 
 SEED = int(os.environ.get("RETROACT_SEED", "20"))
+#: How often the database is written anew: the page log keeps every copy of it.
+VACUUMS = 0.0005
 COMMITS = int(os.environ.get("RETROACT_COMMITS", "100000"))
 
 
@@ -44,7 +46,7 @@ class Torture:
     def suffer(self, count: int) -> None:
         for _ in range(count):
             chance = self._random.random()
-            if chance < 0.001:
+            if chance < VACUUMS:
                 self._app.vacuum()
             elif chance < 0.006:
                 self._app.engine._checkpointer._due = 1
@@ -102,7 +104,7 @@ def check_replay(path: Path, command: str) -> None:
 def test_every_version_is_what_it_was(tmp_path: Path, seed: int) -> None:
     command = f"RETROACT_SEED={seed} pytest tests/torture -k 'every_version'"
     torture = Torture(tmp_path, seed)
-    torture.suffer(350)
+    torture.suffer(250)
     torture.close()
     wrong = other_than_it_was(torture.path, list(torture.seen.items()))
     assert not wrong, f"{command}: {wrong[:10]}"

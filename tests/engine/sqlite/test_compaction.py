@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from tests import kit
 from tests.engine.sqlite import body
@@ -198,6 +199,36 @@ def test_a_run_without_an_outcome_keeps_everything(tmp_path: Path) -> None:
         clock.advance(2 * DAY)
         app.compact(Retention(age="1d"))
         assert not app.trace.records_of("waits")[0].changes  # pyright: ignore[reportArgumentType]
+
+
+def test_without_a_page_log(tmp_path: Path, clock: ManualClock) -> None:
+    with App(tmp_path / "test.db", body, clock=clock, recording=False) as app:
+        app.run(body.create)
+        for _ in range(250):
+            app.run(body.increment, "a")
+        clock.advance(2 * DAY)
+        app.run(body.increment, "a")
+        assert app.compact(Retention(age="1d")).after.version == 251
+        assert app.trace.verify() == 252
+        assert app.trace.ask(lambda d: d.execute("select count(*) from retroact_record where changes is not null").get) == 1
+
+
+def test_a_page_log_that_begins_later_than_the_horizon(tmp_path: Path, clock: ManualClock) -> None:
+    """Another program changed the database meanwhile, so the page log has begun anew; compaction goes on with the records."""
+    path = tmp_path / "test.db"
+    with App(path, body, clock=clock) as app:
+        app.run(body.create)
+        days(app, clock, 5)
+    other = apsw.Connection(str(path))
+    other.execute("vacuum")
+    other.close()
+    with App(path, body, clock=clock) as app:
+        assert app.compact(Retention(age="2d")).after.version == 0
+        days(app, clock, 5)
+        horizon = app.compact(Retention(age="2d", size="100KB")).after.version
+        assert horizon > 70
+        assert counter(app.history, horizon) == horizon - 1
+        assert not list(app.history.pages.verify())
 
 
 def test_beside_traffic(  # noqa: C901 - a play of three parts

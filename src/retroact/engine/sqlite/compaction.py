@@ -143,13 +143,15 @@ class Compactor:
         return after
 
     def _version_by(self, us: int) -> int:
-        """The version of the newest logged commit that was durable by a time."""
+        """The version of the newest logged commit that was durable by a time. After a gap the page log begins at a time that it does
+        not know, so that the records are asked too."""
+        begun = self._limit_by(us).version
         if self._engine.historian is None:
-            return self._limit_by(us).version
+            return begun
         log = PageLog(self._engine.path)
         try:
             commit = log.newest_by(us)
-            return 0 if commit is None else commit.version
+            return 0 if commit is None or commit.version > begun else commit.version
         finally:
             log.close()
 

@@ -19,15 +19,13 @@ from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.relation import Relation, decode_changes
 from retroact.errors import DamagedTrace, UnknownRun
 from retroact.trace.codec import chain, decode_cell, decode_json
-from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Verb, Version
 from retroact.trace.retention import Horizon
 
 if TYPE_CHECKING:
     from retroact.function.code import Code
 
 T = TypeVar("T")
-#: What stands in the changes of a record from which a table has been dropped.
-_DROPPED = '"x",null,null]'
 _failure = msgspec.json.Decoder(Failure).decode
 
 
@@ -134,7 +132,7 @@ class TraceReader:
             if version != expected + 1:
                 raise DamagedTrace(version=expected + 1, database=self.path, problem="it is missing", last_good=expected)
             # What a forgotten table has been taken out of no longer fits its digest; the chain goes on all the same.
-            dropped = version <= forgotten and _DROPPED in (row[-2] or "")
+            dropped = version <= forgotten and any(entry[1] == Verb.DROPPED for entry in decode_json(row[-2] or "[]"))
             if not dropped and chain(previous, tuple(row[:-1])) != link:
                 raise DamagedTrace(version=version, database=self.path, problem="its digest does not fit its content", last_good=expected)
             previous, expected = link, version
