@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from retroact.function.lint.warn import DeterminismWarning
     from retroact.function.registry import Registry
     from retroact.portable import ExportOptions, Past, open_portable
+    from retroact.trace.retention import Retention
 
 __all__ = [
     "App",
@@ -27,6 +28,7 @@ __all__ = [
     "Handle",
     "Past",
     "Registry",
+    "Retention",
     "RetroactError",
     "RunCancelled",
     "RunFailed",
@@ -57,6 +59,7 @@ _PLACES = {
     "retroact.function.lint.warn": ("DeterminismWarning",),
     "retroact.function.registry": ("Registry",),
     "retroact.portable": ("ExportOptions", "Past", "open_portable"),
+    "retroact.trace.retention": ("Retention",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

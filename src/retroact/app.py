@@ -14,7 +14,7 @@ import functools
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 from retroact.engine.clock import Clock, SystemClock
 from retroact.engine.contract import Bound, Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
+from retroact.engine.sqlite.keeper import Keeper
 from retroact.errors import (
     BadDeclaration,
     Closed,
@@ -41,11 +42,14 @@ from retroact.function.names import plain_name
 from retroact.function.registry import Registry
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
+from retroact.trace.retention import Retention
 from retroact.trace.verification import Verified
 from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
+    from retroact.engine.sqlite.compaction import Compacted
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.migration import Applied, Migration
     from retroact.engine.sqlite.trace_reader import TraceReader
     from retroact.function.code import Code
     from retroact.portable import Exported, ExportOptions
@@ -120,8 +124,10 @@ class App:
         recover: bool = True,
         recording: bool = True,
         verify_rate: float = 0.0,
+        retention: Retention | None = None,
     ) -> None:
         """Open or create the database. `recording=False` keeps no page log: exactly-once holds, the past cannot be opened.
+        `retention` says how much of the past is kept, and has the rest dropped now and then; None keeps all.
 
         `verify_rate` is the share of runs (0.01: one in a hundred) whose transactions are executed a second time in the background,
         on a branch, to find functions that are not deterministic: see `verifications`.
@@ -151,6 +157,7 @@ class App:
         self._lock = threading.Lock()
         self._closed = False
         self._verifier = self._verifying(verify_rate) if verify_rate else None
+        self._keeper = Keeper(self.engine, self._clock, retention, lambda: new_run_id(self._clock))
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
 
     # --- running ---------------------------------------------------------------------------------------------------------
@@ -228,11 +235,33 @@ class App:
                 self._executor.put_aside(run.run, reason)
         return handles
 
+    def vacuum(self) -> str:
+        """Write the database anew without its free pages, so that its file shrinks; the past stays open. It takes the writer for as
+        long as copying the database takes, and the page log grows by the copy. Returns the id of the run that records it."""
+        run = new_run_id(self._clock)
+        self.engine.vacuum(run)
+        return run
+
+    def migrate(self, migrations: str | Path | Sequence[Migration]) -> tuple[Applied, ...]:
+        """Run the migrations of a folder that were not run yet, each as one recorded transaction, and return them.
+
+        Raises BadMigration, MigrationChanged, MigrationFailed; those before the one that failed stand."""
+        from retroact.engine.sqlite.migration import migrate, read_folder
+
+        chosen = read_folder(Path(migrations)) if isinstance(migrations, str | Path) else migrations
+        return migrate(self.engine, chosen)
+
+    def compact(self, retention: Retention | None = None, *, dry_run: bool = False) -> Compacted:
+        """Drop what `retention` (or else the App's own) does not keep of the past, beside traffic; with `dry_run` only say what that
+        would be. A crash meanwhile loses nothing that is kept. The ids of runs stay known: none is run twice."""
+        return self._keeper.compact(retention, dry=dry_run)
+
     def close(self) -> None:
         """Stop background runs at their next call (they go on when the database is opened again) and close the database."""
         if self._closed:
             return
         self._closed = True
+        self._keeper.close()
         self._executor.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._executor.close()
@@ -253,7 +282,7 @@ class App:
     @property
     def trouble(self) -> Exception | None:
         """Why the past is not kept up to date at the moment, if so: a full disk, a file that cannot be written. None: all is well."""
-        return self.engine.trouble
+        return self.engine.trouble or self._keeper.trouble
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 

@@ -99,6 +99,19 @@ class NotFinished(Misuse):
     """Run {run!r} is {state}; it has no outcome yet. {remedy}"""
 
 
+class BadMigration(Misuse):
+    """{file}: {problem}. {remedy}"""
+
+
+class MigrationChanged(Misuse):
+    """{file} was changed after it was applied: it is {now}, what was applied as version {version} is {then}. Put it back as it was,
+    and write what is to be changed into a new migration."""
+
+
+class BadRetention(Misuse):
+    """This retention cannot be kept: {problem}. An example: Retention(age="30d", size="1GB", tables={{"sessions": "7d"}})."""
+
+
 class NoProject(Misuse):
     """{problem}. {remedy}"""
 
@@ -158,6 +171,10 @@ class SourceMissing(CodeFault):
     """The source of {function} is not at hand ({problem}), so the past cannot be run again with it. Define functions in a file."""
 
 
+class MigrationFailed(CodeFault):
+    """{file}{where}: {problem}. Nothing of it was applied; the migrations before it stand.{sql}"""
+
+
 class LoadFailed(CodeFault):
     """{path} cannot be loaded: {problem}."""
 
@@ -187,7 +204,7 @@ class ReplayerLost(TraceFault):
 
 
 class BeyondHistory(TraceFault):
-    """The state as of version {version} cannot be rebuilt: the page log of {database} begins at version {horizon}. {reason}"""
+    """The state as of version {version} cannot be rebuilt: the kept past of {database} begins at version {horizon}. {reason}"""
 
 
 class NoRecordedOutcome(TraceFault):
@@ -214,6 +231,13 @@ class EngineFault(RetroactError):
 class DatabaseBusy(EngineFault):
     """{path} is open in another process that writes (process {pid}). One process writes a SQLite database; reading commands
     (runs, trace, asof, replay, retro) work beside it. Stop the other process, or send the work to it."""
+
+
+class Unanswered(EngineFault):
+    """{path} is open in process {pid}, which did not answer within {seconds} s when it was asked to {what}. Ask it itself, in that
+    process (app.{what}(...)), or stop it first. It may still do it later."""
+
+    definite = False
 
 
 class NewerDatabase(EngineFault):

@@ -324,10 +324,10 @@ def test_functions_without_source_are_told(tmp_path: Path) -> None:
 
 def test_the_records_in_the_file_answer_plain_sql(away: Path) -> None:
     with open_portable(away / "bug.retro") as past:
-        runs = past.history.trace.ask("select run, state from retroact_runs where function = 'buy' order by run")
+        runs = past.history.trace.rows("select run, state from retroact_runs where function = 'buy' order by run")
         assert ("none left", "aborted") in runs
         with pytest.raises(apsw.ReadOnlyError):
-            past.history.trace.ask("delete from retroact_record")
+            past.history.trace.rows("delete from retroact_record")
 
 
 def assert_identical(exported: Exported) -> None:

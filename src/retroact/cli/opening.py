@@ -18,6 +18,7 @@ from retroact.errors import OnlyForReading
 if TYPE_CHECKING:
     from retroact.app import App
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.migration import Migration, Standing
     from retroact.engine.sqlite.portable.history import PortableHistory
     from retroact.engine.sqlite.trace_reader import TraceReader
     from retroact.portable import Exported, ExportOptions
@@ -76,7 +77,7 @@ def ask(database: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
 
         trace = trace_in(database)
         try:
-            return trace.ask(sql, parameters)
+            return trace.rows(sql, parameters)
         finally:
             trace.close()
     from retroact.engine.sqlite.database import open_reader
@@ -131,6 +132,41 @@ def export(database: Path, runs: Sequence[str], to: Path, options: ExportOptions
 def horizon(history: History | PortableHistory) -> int:
     """The first version that can be travelled to."""
     return history.pages.horizon.version
+
+
+def asked(database: Path, request: dict[str, Any]) -> Any:
+    """What the process that writes answers to a request to compact. Raises Unanswered, BadRequest with what it raised."""
+    from retroact.cli.failure import Refused
+    from retroact.engine.sqlite.keeper import from_json
+    from retroact.engine.sqlite.mailbox import Mailbox
+
+    answer = Mailbox(database).ask(request, pid=writer_of(database) or "unknown")
+    if "done" not in answer:
+        raise Refused(error=answer.get("error", "an error"), message=answer.get("message", ""))
+    return from_json(answer["done"])
+
+
+def standing_of(database: Path, migrations: Sequence[Migration]) -> Standing:
+    """Which migrations were applied; to a database that does not exist, none."""
+    from retroact.engine.sqlite.database import open_reader
+    from retroact.engine.sqlite.migration import Standing, standing
+
+    if not database.exists():
+        return Standing(migrations=tuple(migrations), applied={})
+    connection = open_reader(database)
+    try:
+        return standing(connection, migrations)
+    finally:
+        connection.close()
+
+
+def details_size(database: Path) -> int:
+    """The bytes of what records hold besides their outcomes."""
+    from retroact.engine.sqlite.horizon import details_weight
+
+    with trace_of(database) as trace:
+        cleared = trace.horizon().cleared
+        return trace.ask(lambda connection: details_weight(connection, cleared, 2**62))
 
 
 def runs_until(history: History | PortableHistory, version: int) -> set[str]:

@@ -3,9 +3,16 @@
     code = "shop.py"          # a .py file or a package folder, from the folder of this file
     database = "shop.db"
     verify_rate = 0.01        # optional: the share of runs that is executed a second time, see `retroact run --verify-rate`
+    migrations = "migrations" # a folder of numbered .sql and .py files; this is where they are looked for anyway
 
     [lint]
     ignore = ["RT209"]        # optional: rules that `retroact lint` leaves out
+
+    [retention]               # optional: how much of the past `retroact compact` keeps
+    age = "30d"
+    size = "1GB"
+    [retention.tables]
+    sessions = "7d"
 
 This module must not know what is done with them.
 """
@@ -14,14 +21,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from retroact.cli.failure import BadRequest
 from retroact.errors import NoProject
 
+if TYPE_CHECKING:
+    from retroact.trace.retention import Retention
+
 FILE = "retroact.toml"
-_KEYS = {"code": "--code", "database": "--db"}
-_FORM = 'It holds code = "PATH" and database = "PATH", and may hold verify_rate = 0.01 and [lint] ignore = ["RULE"]'
+_KEYS = {"code": "--code", "database": "--db", "migrations": "FOLDER"}
+_RETENTION = "retention"
+_FORM = 'It holds code = "PATH" and database = "PATH", and may hold migrations = "PATH", verify_rate = 0.01, [lint] and [retention]'
 
 
 def options(parser: argparse.ArgumentParser, *, code: bool = False) -> None:
@@ -57,6 +68,32 @@ def code(args: argparse.Namespace) -> Path:
     """The code, which exists. Raises NoProject."""
     given: str | None = args.code
     return existing_code(Path(given) if given is not None else _told("code", "the functions"))
+
+
+def retention(_args: argparse.Namespace) -> Retention | None:
+    """What the project says is kept of the past, if it says so. Raises BadRequest, BadRetention."""
+    file = nearest(Path.cwd())
+    if file is None:
+        return None
+    told = _loaded(file).get(_RETENTION)
+    if told is None:
+        return None
+    from retroact.trace.retention import Retention
+
+    if not isinstance(told, dict) or not told.keys() <= {"age", "size", "tables", "outcomes"}:
+        raise BadRequest(problem=f"{file}: [retention] is not understood: {told!r}", remedy="It holds age, size, tables and outcomes")
+    return Retention(**cast("dict[str, Any]", told))
+
+
+def migrations(given: str | None) -> Path:
+    """The folder of migrations: as given, as the project says, or `migrations` beside the project's file. Raises NoProject."""
+    if given is not None:
+        return Path(given)
+    file = nearest(Path.cwd())
+    folder = Path("migrations") if file is None else _short(file.parent / _read(file).get("migrations", "migrations"))
+    if not folder.is_dir():
+        raise NoProject(problem=f"there is no folder {folder}", remedy="Make it, with files such as 0001_create.sql, or name another one.")
+    return folder
 
 
 def existing_code(path: Path) -> Path:
@@ -99,13 +136,17 @@ def _told(key: str, what: str) -> Path:
     return _short(file.parent / value)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _loaded(file: Path) -> dict[str, Any]:
     import tomllib
 
     try:
-        found = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise BadRequest(problem=f"{file} cannot be read: {error}", remedy=_FORM) from None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    found = {key: value for key, value in _loaded(file).items() if key != _RETENTION}
     for key, value in found.items():
         if not _is_understood(key, value):
             raise BadRequest(problem=f"{file}: {key} = {value!r} is not understood", remedy=_FORM)
@@ -114,7 +155,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 def _is_understood(key: str, value: Any) -> bool:
     match key:
-        case "code" | "database":
+        case "code" | "database" | "migrations":
             return isinstance(value, str)
         case "verify_rate":
             return isinstance(value, int | float) and not isinstance(value, bool)

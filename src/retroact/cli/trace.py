@@ -57,10 +57,15 @@ def call(args: argparse.Namespace) -> int:
         return looking.call(project.present_database(args), args.run, args.step, as_json=args.json)
     with opening.trace_of(project.present_database(args)) as trace:
         told = _read(trace, trace.run(RunId(args.run)))
+        horizon = trace.horizon()
+    dropped = sum(record.version <= horizon.version for _, record in _flat(told))
     if args.json:
-        print_json(_value(told))
+        print_json(_value(told) | {"horizon": horizon.version, "dropped": dropped})
         return 0
     _head(told.run)
+    if dropped:
+        what = "its arguments, statements and row changes" if dropped == len(_flat(told)) else f"the details of {count(dropped, 'step')}"
+        out(f"{paint('dropped    ', 'dim')} {what}: the kept past begins at version {horizon}")
     sizes = _sizes(told)
     if sizes is None:
         out("\nno step is recorded yet")

@@ -47,6 +47,13 @@ GROUPS: tuple[tuple[str, tuple[Verb, ...]], ...] = (
         ),
     ),
     (
+        "Look after",
+        (
+            Verb("migrate", "bring the schema up to date, each migration a recorded transaction", "migrate"),
+            Verb("compact", "drop what is no longer kept of the past", "compact"),
+        ),
+    ),
+    (
         "Go back",
         (
             Verb("replay", "run the past again with the code it ran with, and compare", "replay", seeded=True),

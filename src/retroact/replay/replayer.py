@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterable, Sequence
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import Branch, History, Invocation, SchemaMoved, Watcher
 from retroact.engine.hashing import present_hashing
-from retroact.errors import LoadFailed, SourceMissing
+from retroact.errors import BeyondHistory, LoadFailed, SourceMissing
 from retroact.replay.divergence import Divergence, Verdict, compare
 from retroact.replay.shelf import Shelf
 from retroact.replay.suspicion import suspicion
-from retroact.trace.record import Record, Run, RunId
+from retroact.trace.record import Record, Run, RunId, Verb
 
 #: More records than this between two transactions are not applied one by one: the later state is opened.
 FAR = 64
@@ -85,7 +85,7 @@ def invocation_of(record: Record, function: object) -> Invocation:
 
 
 def chosen_records(history: History, runs: Iterable[RunId]) -> list[Record]:
-    """The records of runs and of their children, in the order in which their snapshots were taken. Raises UnknownRun."""
+    """The records of runs and of their children, in the order in which their snapshots were taken. Raises UnknownRun, BeyondHistory."""
     records: dict[int, Record] = {}
     waiting = list(dict.fromkeys(runs))
     while waiting:
@@ -95,7 +95,26 @@ def chosen_records(history: History, runs: Iterable[RunId]) -> list[Record]:
             history.trace.run(run)
         records.update({record.version: record for record in found})
         waiting.extend(RunId(f"{run}.{record.step}") for record in found if record.kind == "workflow")
+    within_horizon(history, records.values())
     return sorted(records.values(), key=_moment)
+
+
+def partly_forgotten(history: History, record: Record) -> BeyondHistory:
+    """Why a record cannot be run again of which a table has been dropped."""
+    horizon = history.trace.horizon()
+    table = next(change.table for change in record.changes if change.verb is Verb.DROPPED)
+    found = next((name for name in horizon.tables if table == name or table.startswith(f"{name}_")), table)
+    reason = f"That is so for the table {found}, which this transaction read or wrote: its rows are forgotten earlier than the rest."
+    return BeyondHistory(version=record.snapshot, database="the database", horizon=horizon.tables.get(found, horizon), reason=reason)
+
+
+def within_horizon(history: History, records: Iterable[Record]) -> None:
+    """Raises BeyondHistory if one of the records has had its details dropped."""
+    horizon = history.trace.horizon()
+    gone = next((record for record in records if record.version <= horizon.version), None)
+    if gone is not None:
+        reason = f"Run {gone.run} began before that; what came of it is kept, how it came about is not."
+        raise BeyondHistory(version=gone.version - 1, database="the database", horizon=horizon, reason=reason)
 
 
 def _moment(record: Record) -> tuple[int, int]:
@@ -110,11 +129,15 @@ class Replayer:
         self._history = history
         self._shelf = shelf
         self._branch: Branch | None = None
+        #: Where the branch was opened, and the versions from which on tables that are forgotten before can be asked again.
+        self._opened = 0
+        self._limits: tuple[int, ...] = ()
 
     def replay(self, records: Sequence[Record], progress: Progress | None = None) -> Report:
         """Replay records in the order given. Raises DamagedTrace, DamagedPage, BeyondHistory."""
         if records:
             self._history.trace.verify(min(r.version for r in records) - 1, max(r.version for r in records))
+        self._limits = tuple(limit.version for limit in self._history.trace.horizon().tables.values())
         began = monotonic()
         done: list[Replayed] = []
         transactions = [record for record in records if record.kind == "transaction"]
@@ -139,6 +162,8 @@ class Replayer:
             function = self._shelf.function(record)
         except (SourceMissing, LoadFailed) as error:
             return Replayed(record=record, verdict=Verdict.RECORDED_RESULTS, reason=str(error))
+        if any(change.verb is Verb.DROPPED for change in record.changes):
+            return Replayed(record=record, verdict=Verdict.RECORDED_RESULTS, reason=str(partly_forgotten(self._history, record)))
         invocation = invocation_of(record, function)
         branch = self.at(record.snapshot)
         trial = branch.attempt(invocation, record.began_us, invocation.seed, watcher=watcher)
@@ -157,7 +182,8 @@ class Replayer:
     def at(self, version: int) -> Branch:
         """The state as of a version: the one that it stands on, moved on, or opened anew."""
         branch = self._branch
-        if branch is not None and branch.version <= version <= branch.version + FAR:
+        whole = not any(self._opened < limit <= version for limit in self._limits)
+        if branch is not None and whole and branch.version <= version <= branch.version + FAR:
             try:
                 for between in self._history.trace.records_between(branch.version, version):
                     branch.advance(between)
@@ -167,5 +193,5 @@ class Replayer:
                 return branch
         if branch is not None:
             branch.close()
-        self._branch = self._history.at(version)
+        self._branch, self._opened = self._history.at(version), version
         return self._branch

@@ -30,14 +30,14 @@ from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
-from retroact.replay.replayer import chosen_records, invocation_of
+from retroact.replay.replayer import chosen_records, invocation_of, partly_forgotten
 from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Player, Stage
 from retroact.retroaction.difference import Difference, Event, RunDifference, rows_that_differ, touched_by
 from retroact.retroaction.invariant import Watch
 from retroact.trace.codec import encode_json
 from retroact.trace.failure import revive
-from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, Version
+from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, Verb, Version
 
 Progress = Callable[[int, int], None]
 
@@ -110,6 +110,9 @@ class _Play:
         self._history.trace.verify(first, self._last)
         schedule = (r for r in history.trace.records_between(first, self._last) if r.kind == "transaction")
         self._schedule = sorted(schedule, key=lambda r: (r.snapshot, r.version))
+        for record in self._schedule:
+            if any(change.verb is Verb.DROPPED for change in record.changes):
+                raise partly_forgotten(history, record)
         self._then, self._now = history.at(first), history.at(first)
         invariants = changed.invariants or self._recorded_invariants()
         self._before, self._after = Watch(invariants), Watch(invariants)

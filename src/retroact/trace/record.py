@@ -29,6 +29,8 @@ class Verb(enum.StrEnum):
     DELETE = "d"
     #: Not a row: the transaction changed the schema, so the state after it is not reached row by row.
     SCHEMA = "s"
+    #: Not a row: what the transaction did to this table has been forgotten (see retention.py).
+    DROPPED = "x"
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The moment that a transaction lives in: its clock and its randomness, for Python and for SQL alike.
+"""The moment that a transaction lives in: its clock, its randomness and its counters, for Python and for SQL alike.
 
 SQL's own sources of time and chance (datetime('now'), CURRENT_TIMESTAMP, random(), ...) are replaced on every connection that runs
 bodies, column defaults included, so that the same body at the same moment does the same again. So are the functions that tell what

@@ -23,7 +23,7 @@ from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.reads import RowReads, key_columns
 from retroact.engine.sqlite.relation import Relations, RowNote, decode_changes, encode_changes
 from retroact.engine.sqlite.watched import WatchedConnection
-from retroact.errors import BadStatement
+from retroact.errors import BadStatement, BeyondHistory
 from retroact.function.given import given
 from retroact.trace.record import Cell, Change, Record, Statement, Verb, Version
 
@@ -69,6 +69,9 @@ class Branch:
         self._watched: WatchedConnection | None = None
         self._keys: dict[str, tuple[str, ...] | None] = {}
         self._facts = schemas.of(database) if schemas is not None else _Facts()
+        #: Why tables cannot be asked, by name; and the refusal that was met last.
+        self._refusals: Mapping[str, BeyondHistory] = {}
+        self._refused: BeyondHistory | None = None
         guard.install()
         given.install()
 
@@ -101,6 +104,9 @@ class Branch:
         finally:
             connection.observer = None
             self._watched = None
+        if self._refused is not None:
+            self.undo()
+            raise self._refused
         statements = tuple(_statement(note) for note in connection.notes)
         changes: tuple[Change, ...] = ()
         if executed.error is not None:
@@ -111,6 +117,18 @@ class Branch:
         if connection.schema_changed:
             self._forget()
         return Trial(outcome=executed.outcome, error=executed.error, statements=statements, changes=changes)
+
+    def refuse(self, tables: Mapping[str, BeyondHistory]) -> None:
+        """Let nobody read or write these tables, whose rows here are not what they were."""
+        self._refusals = tables
+        self._database.authorizer = self._authorize
+
+    def _authorize(self, _action: int, table: str | None, *_: str | None) -> int:
+        refusal = self._refusals.get(table or "")
+        if refusal is None:
+            return apsw.SQLITE_OK
+        self._refused = refusal
+        return apsw.SQLITE_DENY
 
     def keep(self) -> None:
         """Let the effects of the last trial stand."""
@@ -134,20 +152,24 @@ class Branch:
 
     def advance(self, record: Record) -> None:
         """Apply what a record changed, row by row, as it was then: no trigger fires, no rule is checked. Raises SchemaMoved when
-        it changed more than rows."""
+        it changed more than rows, or what it changed has been forgotten in part: what follows may be whole again elsewhere."""
+        if any(change.verb is Verb.DROPPED for change in record.changes):
+            raise SchemaMoved(record.version)
         self.advance_by([record])
 
     def advance_by(self, records: Iterable[Record]) -> None:
-        """The same for several, in commit order. Raises SchemaMoved; the branch is then where it was."""
+        """The same for several, in commit order, where whoever opened the branch sees to it that what is forgotten is not asked for.
+        Raises SchemaMoved; the branch is then where it was."""
         changes: list[Change] = []
         version = self.version
         for record in records:
             if any(change.verb is Verb.SCHEMA for change in record.changes):
                 raise SchemaMoved(record.version)
-            changes += record.changes
+            changes += (change for change in record.changes if change.verb is not Verb.DROPPED)
             version = record.version
         if changes:
             self._rules(enabled=False)
+            self._database.authorizer = None
             self._database.execute("begin")
             try:
                 for change in changes:
@@ -157,6 +179,7 @@ class Branch:
                 raise
             finally:
                 self._rules(enabled=True)
+                self._database.authorizer = self._authorize if self._refusals else None
             self._database.execute("commit")
         self.version = version
 
@@ -226,6 +249,10 @@ class Branch:
         try:
             rows: list[Any] = cursor.execute(sql, parameters).fetchall()
             return columns, rows
+        except apsw.AuthError:
+            if self._refused is not None:
+                raise self._refused from None
+            raise
         except apsw.SQLError as error:
             raise BadStatement(function="asof", statement=1, problem=error, sql=sql) from None
 

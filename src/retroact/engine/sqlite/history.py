@@ -19,6 +19,7 @@ from retroact.engine.contract import SchemaMoved
 from retroact.engine.sqlite.branch import Branch, Schemas
 from retroact.engine.sqlite.database import open_reader, open_writer
 from retroact.engine.sqlite.historian import Historian
+from retroact.engine.sqlite.horizon import beyond, forgotten
 from retroact.engine.sqlite.lock import WriterLock
 from retroact.engine.sqlite.pagelog import Commit, PageLog
 from retroact.engine.sqlite.timetravel import TimeTravel
@@ -54,6 +55,9 @@ class History:
         last = self.trace.last_version()
         if not 0 <= version <= last:
             raise UnknownVersion(version=version, database=self.path, first=0, last=last)
+        horizon = self.trace.horizon()
+        if version < horizon.version:
+            raise beyond(horizon, version, self.path)
         branch = self._open(self.pages.commit_of(version))
         try:
             branch.advance_by(self.trace.records_between(branch.version, version))
@@ -61,7 +65,13 @@ class History:
             branch.close()
             self._wait_for(moved.version)
             return self.at(version)
+        except BeyondHistory:
+            branch.close()
+            raise
         branch.version = Version(version)
+        tables = self.trace.horizon().forgotten(version)
+        if tables:
+            branch.refuse({table: forgotten(table, limit, version, self.path) for table, limit in tables.items()})
         return branch
 
     def persisted_us(self, version: int) -> int | None:

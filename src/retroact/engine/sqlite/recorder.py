@@ -51,6 +51,11 @@ class Recorder:
         self._codes: dict[AnyFunction, str | None] = {}
         self.reload()
 
+    @property
+    def database(self) -> apsw.Connection:
+        """The writer's connection, for upkeep of the trace inside its transaction."""
+        return self._database
+
     def reload(self) -> None:
         """Read where the trace stands."""
         rows = fetch(self._database, self._sql["last_record"])

@@ -6,25 +6,28 @@ This module must not know the writer; it reads beside it, on a connection of its
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import apsw
 import msgspec
 
 from retroact.engine.sqlite.database import open_reader
+from retroact.engine.sqlite.horizon import beyond, read_horizon
 from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.relation import Relation, decode_changes
 from retroact.engine.sqlite.verified import kept
 from retroact.errors import DamagedTrace, UnknownRun
 from retroact.trace.codec import chain, decode_cell, decode_json
-from retroact.trace.record import Failure, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.record import Failure, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Verb, Version
+from retroact.trace.retention import Horizon
 from retroact.trace.verification import Verified
 
 if TYPE_CHECKING:
     from retroact.function.code import Code
 
+T = TypeVar("T")
 _failure = msgspec.json.Decoder(Failure).decode
 
 
@@ -44,6 +47,15 @@ class TraceReader:
     def close(self) -> None:
         """Let the file go."""
         self._database.close()
+
+    def ask(self, question: Callable[[apsw.Connection], T]) -> T:
+        """Ask the database itself, beside whoever writes."""
+        with self._lock:
+            return question(self._database)
+
+    def horizon(self) -> Horizon:
+        """Where the kept past begins."""
+        return self.ask(read_horizon)
 
     def last_version(self) -> Version:
         """The newest version."""
@@ -75,11 +87,15 @@ class TraceReader:
         return [self._record(row) for row in self._all("records_of_run", (run,))]
 
     def records_between(self, after: int, until: int) -> Iterator[Record]:
-        """The records with after < version <= until, in commit order."""
+        """The records with after < version <= until, in commit order. Raises BeyondHistory when their details have been dropped."""
         step = 2000
         while after < until:
             top = min(after + step, until)
-            for row in self._all("records_between", (after, top)):
+            rows = self._all("records_between", (after, top))
+            horizon = self.horizon()  # in this order: what was read may have been dropped a moment before
+            if after < horizon.version:
+                raise beyond(horizon, after, self.path)
+            for row in rows:
                 yield self._record(row)
             after = top
 
@@ -130,15 +146,23 @@ class TraceReader:
 
     def verify(self, after: int = 0, until: int = 2**62) -> Version:
         """Check the chain of the records with after < version <= until, and return the last one. Raises DamagedTrace."""
-        links = self._links(after)
+        horizon = self.horizon()
+        if after <= horizon.version:
+            after = horizon.version
+            links: list[Any] = [(horizon.chain,)] if after else self._links(0)
+        else:
+            links = self._links(after)
         if not links:
             raise DamagedTrace(version=after, database=self.path, problem="it is missing", last_good=after - 1)
         previous, expected = links[0][0], after
+        forgotten = max((limit.version for limit in horizon.tables.values()), default=0)
         for row in self._database.execute(self._sql["chained"], (after, until)):
             version, link = row[0], row[-1]
             if version != expected + 1:
                 raise DamagedTrace(version=expected + 1, database=self.path, problem="it is missing", last_good=expected)
-            if chain(previous, tuple(row[:-1])) != link:
+            # What a forgotten table has been taken out of no longer fits its digest; the chain goes on all the same.
+            dropped = version <= forgotten and any(entry[1] == Verb.DROPPED for entry in decode_json(row[-2] or "[]"))
+            if not dropped and chain(previous, tuple(row[:-1])) != link:
                 raise DamagedTrace(version=version, database=self.path, problem="its digest does not fit its content", last_good=expected)
             previous, expected = link, version
         return Version(expected)

@@ -70,7 +70,7 @@ class PortableTrace(TraceReader):
         """Check the chain of the records with after < version <= until. Raises DamagedTrace."""
         return super().verify(max(after, self._base), until)
 
-    def ask(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+    def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of the tables of the trace."""
         return self._database.execute(sql, tuple(parameters)).fetchall()
 
