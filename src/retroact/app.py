@@ -14,14 +14,15 @@ import functools
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 
 from retroact.engine.clock import Clock, SystemClock
-from retroact.engine.contract import Invocation, Ran, RunStart
+from retroact.engine.contract import Bound, Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
+from retroact.engine.sqlite.keeper import Keeper
 from retroact.errors import (
     BadDeclaration,
     Closed,
@@ -29,27 +30,38 @@ from retroact.errors import (
     NoProject,
     NotFinished,
     RunCancelled,
-    SourceMissing,
+    UnknownStep,
     WrongFunction,
 )
-from retroact.function.code import Code, capture, load_path
+from retroact.function.code import captured, load_path
 from retroact.function.context import awaited, current_scope
 from retroact.function.declare import Function
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
+from retroact.trace.retention import Retention
+from retroact.trace.verification import Verified
 from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
+    from retroact.engine.sqlite.compaction import Compacted
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.migration import Applied, Migration
+    from retroact.engine.sqlite.trace_reader import TraceReader
+    from retroact.function.code import Code
+    from retroact.portable import Exported, ExportOptions
+    from retroact.provenance.transaction import TransactionView
     from retroact.replay.replayer import Report
+    from retroact.replay.verifier import Verifier
     from retroact.retroaction.difference import Difference
 
 P = ParamSpec("P")
 R = TypeVar("R")
 AnyFunction = Function[..., Any]
+Future = concurrent.futures.Future[Any]
 #: Runs that may be under way at the same time in the background.
 THREADS = 256
 
@@ -81,6 +93,19 @@ class Handle(Generic[R]):
         return f"<run {self.run}>"
 
 
+class _UnderWay:
+    """A run that somebody is carrying out."""
+
+    __slots__ = ("function", "future", "told")
+
+    def __init__(self, function: str) -> None:
+        self.function = function
+        #: Where its result will be, when somebody else waits for it.
+        self.future: Future | None = None
+        #: Tells a future what came of it, once that is known.
+        self.told: Callable[[Future], None] | None = None
+
+
 class App:
     """Functions on a database.
 
@@ -98,11 +123,18 @@ class App:
         clock: Clock | None = None,
         recover: bool = True,
         recording: bool = True,
+        verify_rate: float = 0.0,
+        retention: Retention | None = None,
     ) -> None:
         """Open or create the database. `recording=False` keeps no page log: exactly-once holds, the past cannot be opened.
+        `retention` says how much of the past is kept, and has the rest dropped now and then; None keeps all.
+
+        `verify_rate` is the share of runs (0.01: one in a hundred) whose transactions are executed a second time in the background,
+        on a branch, to find functions that are not deterministic: see `verifications`.
 
         Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject, DuplicateFunction, BadDeclaration.
         """
+        _must_be_a_rate(verify_rate, recording=recording)
         self.registry = Registry.of(_with_companions(functions))
         self.path = database_path(database)
         self._clock = clock or SystemClock()
@@ -111,13 +143,21 @@ class App:
             _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
         self.engine = SqliteEngine(self.path, self._clock, recording=recording)
         self.trace = self.engine.trace
-        self.engine.know([*self.registry, SLEEP], _captured(self.registry))
+        codes = captured(f.module for f in self.registry)
+        supply((f.module for f in self.registry), codes)
+        try:
+            _warn_of_new(codes, self.registry, self.trace)
+        except BaseException:  # where warnings are errors, the database is let go
+            self.engine.close()
+            raise
+        self.engine.know([*self.registry, SLEEP], codes)
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
-        #: What is under way: each run's function, and where its result will be.
-        self._active: dict[RunId, tuple[str, concurrent.futures.Future[Any]]] = {}
+        self._active: dict[RunId, _UnderWay] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._verifier = self._verifying(verify_rate) if verify_rate else None
+        self._keeper = Keeper(self.engine, self._clock, retention, lambda: new_run_id(self._clock))
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
 
     # --- running ---------------------------------------------------------------------------------------------------------
@@ -127,28 +167,35 @@ class App:
 
         `run` is the id of the run: a second call with the same id does not run it again, it returns the same result.
         """
-        found, start, fresh = self._prepare(function, args, kwargs, run)
+        found, arguments, bound = self._prepare(function, args, kwargs)
+        fresh = run is None
+        run_id = new_run_id(self._clock) if run is None else RunId(run)
         if found.kind is Kind.TRANSACTION:
-            return self._transact(start, fresh=fresh)
-        future, mine = self._claim(start.run, found.name)
-        if mine:
-            self._fulfil(future, start.run, lambda: self._once(found, start, fresh=fresh))
-        return future.result()
+            return self._transact(run_id, found, arguments, bound, fresh=fresh)
+        under_way, mine = self._claim(run_id, found.name)
+        if not mine:
+            return self._future_of(under_way).result()
+        start = RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound)
+        return self._fulfil(under_way, run_id, lambda: self._once(found, start, fresh=fresh))
 
     def start(self, function: Function[P, R] | str, *args: Any, run: str | None = None, **kwargs: Any) -> Handle[R]:
         """Start a function in the background. When this returns for a workflow, the run is durable: a crash does not lose it."""
-        found, start, fresh = self._prepare(function, args, kwargs, run)
-        future, mine = self._claim(start.run, found.name)
+        found, arguments, bound = self._prepare(function, args, kwargs)
+        fresh = run is None
+        run_id = new_run_id(self._clock) if run is None else RunId(run)
+        under_way, mine = self._claim(run_id, found.name)
+        future = self._future_of(under_way)
         if mine:
-            with self._told(future, start.run):
-                if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(start.run) is None):
+            start = RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound)
+            with self._told(under_way, run_id):
+                if found.kind is Kind.WORKFLOW and (fresh or self.trace.find_run(run_id) is None):
                     self.engine.begin_run(start)
-                    self._submit(future, start.run, lambda: self._value(found, start.run, self._executor.run(start, begun=True)))
+                    self._submit(under_way, run_id, lambda: self._value(found, run_id, self._executor.run(start, begun=True)))
                 elif found.kind is Kind.TRANSACTION:
-                    self._submit(future, start.run, lambda: self._transact(start, fresh=fresh))
+                    self._submit(under_way, run_id, lambda: self._transact(run_id, found, arguments, bound, fresh=fresh))
                 else:
-                    self._submit(future, start.run, lambda: self._once(found, start, fresh=fresh))
-        return Handle(start.run, future, self.cancel)
+                    self._submit(under_way, run_id, lambda: self._once(found, start, fresh=fresh))
+        return Handle(run_id, future, self.cancel)
 
     def handle(self, run: str) -> Handle[Any]:
         """The handle of a run that was started earlier. Raises UnknownRun, NotFinished."""
@@ -159,8 +206,8 @@ class App:
             if found.outcome is None:
                 raise _not_finished(found)
             self.registry.get(found.function)
-            future = cast("concurrent.futures.Future[Any]", concurrent.futures.Future())
-            self._fulfil(future, run_id, lambda: self._recorded_result(found))
+            future = cast("Future", concurrent.futures.Future())
+            self._tell(future, found)
         return Handle(run_id, future, self.cancel)
 
     def cancel(self, run: str) -> None:
@@ -188,14 +235,40 @@ class App:
                 self._executor.put_aside(run.run, reason)
         return handles
 
+    def vacuum(self) -> str:
+        """Write the database anew without its free pages, so that its file shrinks; the past stays open. It takes the writer for as
+        long as copying the database takes, and the page log grows by the copy. Returns the id of the run that records it."""
+        run = new_run_id(self._clock)
+        self.engine.vacuum(run)
+        return run
+
+    def migrate(self, migrations: str | Path | Sequence[Migration]) -> tuple[Applied, ...]:
+        """Run the migrations of a folder that were not run yet, each as one recorded transaction, and return them.
+
+        Raises BadMigration, MigrationChanged, MigrationFailed; those before the one that failed stand."""
+        from retroact.engine.sqlite.migration import migrate, read_folder
+
+        chosen = read_folder(Path(migrations)) if isinstance(migrations, str | Path) else migrations
+        return migrate(self.engine, chosen)
+
+    def compact(self, retention: Retention | None = None, *, dry_run: bool = False) -> Compacted:
+        """Drop what `retention` (or else the App's own) does not keep of the past, beside traffic; with `dry_run` only say what that
+        would be. A crash meanwhile loses nothing that is kept. The ids of runs stay known: none is run twice."""
+        return self._keeper.compact(retention, dry=dry_run)
+
     def close(self) -> None:
         """Stop background runs at their next call (they go on when the database is opened again) and close the database."""
         if self._closed:
             return
         self._closed = True
+        self._keeper.close()
         self._executor.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._executor.close()
+        if self._verifier is not None:
+            with contextlib.suppress(Exception):  # a full disk: the App is closed all the same
+                self._catch_up()
+            self._verifier.close()
         if "history" in self.__dict__:
             self.history.close()
         self.engine.close()
@@ -209,7 +282,7 @@ class App:
     @property
     def trouble(self) -> Exception | None:
         """Why the past is not kept up to date at the moment, if so: a full disk, a file that cannot be written. None: all is well."""
-        return self.engine.trouble
+        return self.engine.trouble or self._keeper.trouble
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -231,6 +304,23 @@ class App:
         self._catch_up()
         return replay_runs(self.history, [RunId(run) for run in runs], fallback=self.registry)
 
+    def look_at(self, run: str, step: int = 0) -> TransactionView:
+        """One transaction, looked at whole: its statements with their results, its rows before and after, who wrote what it read,
+        who read what it wrote. `step` is its number in its workflow. Raises UnknownRun, UnknownStep."""
+        from retroact.provenance.transaction import look_at
+        from retroact.replay.shelf import Shelf
+
+        self._catch_up()
+        records = self.history.trace.records_of(self.history.trace.run(RunId(run)).run)
+        record = next((r for r in reversed(records) if r.step == step and r.kind == Kind.TRANSACTION.value), None)
+        if record is None:
+            raise UnknownStep(run=run, step=step, steps=[r.step for r in records if r.kind == Kind.TRANSACTION.value])
+        shelf = Shelf(self.history.trace, self.registry)
+        try:
+            return look_at(self.history, record, shelf.function)
+        finally:
+            shelf.close()
+
     def retroact(
         self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None, *, full: bool = False
     ) -> Difference:
@@ -248,6 +338,37 @@ class App:
         finally:
             shelf.close()
 
+    @property
+    def verifications(self) -> Verified:
+        """What executing a sample of the transactions a second time has found: see `verify_rate`."""
+        if self._verifier is not None:
+            return self._verifier.verified
+        return self.trace.verified() or Verified()
+
+    def verify(self) -> Verified:
+        """Execute now what is sampled and waits, and return what was found. Raises BadDeclaration when `verify_rate` is 0."""
+        if self._verifier is None:
+            raise BadDeclaration(function="App", problem="nothing is verified: it was opened without verify_rate")
+        self._catch_up()
+        return self._verifier.verify()
+
+    def _verifying(self, rate: float) -> Verifier:
+        """Verifies what is committed from now on, and what an earlier process left to be verified."""
+        from retroact.engine.sqlite.history import History
+        from retroact.replay.verifier import Verifier
+
+        so_far = self.trace.verified() or Verified(until=self.trace.last_version())
+        verifier = Verifier(lambda: History(self.path), self.engine.keep_verified, rate=rate, clock=self._clock, so_far=so_far)
+        verifier.start()
+        return verifier
+
+    def export(self, runs: Iterable[str], to: str | Path, options: ExportOptions | None = None) -> Exported:
+        """Write runs into one file that can be run again elsewhere. Raises UnknownRun, AlreadyThere, BeyondHistory."""
+        from retroact.portable import export
+
+        self._catch_up()
+        return export(self.path, runs, to, options, fallback=self.registry)
+
     def _catch_up(self) -> None:
         """Bring the page log up to this moment."""
         self.engine.settle()
@@ -256,9 +377,7 @@ class App:
 
     # --- how -------------------------------------------------------------------------------------------------------------
 
-    def _prepare(
-        self, function: AnyFunction | str, args: tuple[Any, ...], kwargs: dict[str, Any], run: str | None
-    ) -> tuple[AnyFunction, RunStart, bool]:
+    def _prepare(self, function: AnyFunction | str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[AnyFunction, bytes, Bound]:
         if self._closed:
             raise Closed(path=self.path)
         found = function if isinstance(function, Function) else self.registry.get(str(function))
@@ -275,15 +394,12 @@ class App:
         if found.kind is Kind.INVARIANT:
             raise BadDeclaration(function=found.name, problem="an invariant is checked, not run")
         arguments = found.schema.encode_arguments(args, kwargs)
-        bound = found.schema.decode_arguments(arguments)
-        run_id = RunId(run or new_run_id(self._clock))
-        return found, RunStart(run=run_id, function=found, arguments=arguments, began_us=self._clock.now_us(), bound=bound), run is None
+        return found, arguments, found.schema.decode_arguments(arguments)
 
-    def _transact(self, start: RunStart, *, fresh: bool) -> Any:
-        function, arguments, bound = start.function, start.arguments, start.bound
-        invocation = Invocation(run=start.run, step=ALONE, function=function, arguments=arguments, fresh=fresh, bound=bound)
+    def _transact(self, run: RunId, function: AnyFunction, arguments: bytes, bound: Bound, *, fresh: bool) -> Any:
+        invocation = Invocation(run=run, step=ALONE, function=function, arguments=arguments, fresh=fresh, bound=bound)
         ran, _ = self.engine.transact(invocation)
-        return self._value(start.function, start.run, ran)
+        return self._value(function, run, ran)
 
     def _once(self, function: AnyFunction, start: RunStart, *, fresh: bool) -> Any:
         """Run under an id that, unless it is fresh, the caller chose: perhaps it has been run, or begun, before."""
@@ -308,67 +424,85 @@ class App:
 
     def _resume(self, run: Run) -> Handle[Any]:
         function = self.registry.get(run.function)
-        future, mine = self._claim(run.run, run.function)
+        under_way, mine = self._claim(run.run, run.function)
+        future = self._future_of(under_way)
         if mine and run.state.terminal:
-            self._fulfil(future, run.run, lambda: self._recorded_result(run))
+            self._release(under_way, run.run, lambda future: self._tell(future, run))
         elif mine:
-            with self._told(future, run.run):
+            with self._told(under_way, run.run):
                 if run.state is not RunState.RUNNING:
                     self._executor.put_back(run.run)
-                self._submit(future, run.run, lambda: self._value(function, run.run, self._again(run)))
+                self._submit(under_way, run.run, lambda: self._value(function, run.run, self._again(run)))
         return Handle(run.run, future, self.cancel)
 
-    def _claim(self, run: RunId, function: str) -> tuple[concurrent.futures.Future[Any], bool]:
-        """The future of a run, and whether the caller is to fulfil it: a run id is under way once. Raises WrongFunction."""
+    def _claim(self, run: RunId, function: str) -> tuple[_UnderWay, bool]:
+        """A run that is under way, and whether the caller is to fulfil it: a run id is under way once. Raises WrongFunction."""
         with self._lock:
             present = self._active.get(run)
             if present is None:
-                future: concurrent.futures.Future[Any] = concurrent.futures.Future()
-                self._active[run] = (function, future)
-                return future, True
-        if present[0] != function:
-            raise WrongFunction(run=run, recorded=present[0], asked=function)
-        return present[1], False
+                mine = self._active[run] = _UnderWay(function)
+                return mine, True
+        if present.function != function:
+            raise WrongFunction(run=run, recorded=present.function, asked=function)
+        return present, False
 
-    def _under_way(self, run: RunId) -> concurrent.futures.Future[Any] | None:
+    def _under_way(self, run: RunId) -> Future | None:
+        present = self._active.get(run)
+        return None if present is None else self._future_of(present)
+
+    def _future_of(self, under_way: _UnderWay) -> Future:
+        """Where the result of a run will be: made when somebody wants to wait for it."""
         with self._lock:
-            return self._active.get(run, (None, None))[1]
+            if under_way.future is None:
+                under_way.future = concurrent.futures.Future()
+                if under_way.told is not None:
+                    under_way.told(under_way.future)
+            return under_way.future
 
-    def _submit(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
+    def _tell(self, future: Future, run: Run) -> None:
+        """Have a future tell what came of a run that has ended."""
+        try:
+            future.set_result(self._recorded_result(run))
+        except Exception as error:  # noqa: BLE001 - what a run raised is raised again where its result is asked for
+            future.set_exception(error)
+
+    def _submit(self, under_way: _UnderWay, run: RunId, work: Callable[[], Any]) -> None:
         """Have a claimed run fulfilled in the background, or told that it was not when the App is closed before its turn."""
 
-        def ended(job: concurrent.futures.Future[None]) -> None:
+        def ended(job: Future) -> None:
             if job.cancelled():
-                self._release(run)
-                future.set_exception(RunCancelled(run=run))
+                self._release(under_way, run, lambda future: future.set_exception(RunCancelled(run=run)))
 
-        self._pool.submit(self._fulfil, future, run, work).add_done_callback(ended)
+        self._pool.submit(self._fulfil, under_way, run, work).add_done_callback(ended)
 
     @contextlib.contextmanager
-    def _told(self, future: concurrent.futures.Future[Any], run: RunId) -> Generator[None]:
+    def _told(self, under_way: _UnderWay, run: RunId) -> Generator[None]:
         """Whoever waits for a claimed run is told when it cannot be begun."""
         try:
             yield
         except BaseException as error:
-            self._release(run)
-            future.set_exception(error)
+            raised = error
+            self._release(under_way, run, lambda future: future.set_exception(raised))
             raise
 
-    def _fulfil(self, future: concurrent.futures.Future[Any], run: RunId, work: Callable[[], Any]) -> None:
+    def _fulfil(self, under_way: _UnderWay, run: RunId, work: Callable[[], Any]) -> Any:
+        """Do the work of a claimed run, and tell whoever waits for it."""
         try:
             value = work()
-        except BaseException as error:  # whoever waits for the run is told
-            self._release(run)
-            future.set_exception(error)
-            if not isinstance(error, Exception):
-                raise
-        else:
-            self._release(run)
-            future.set_result(value)
+        except BaseException as error:
+            raised = error
+            self._release(under_way, run, lambda future: future.set_exception(raised))
+            raise
+        self._release(under_way, run, lambda future: future.set_result(value))
+        return value
 
-    def _release(self, run: RunId) -> None:
+    def _release(self, under_way: _UnderWay, run: RunId, tell: Callable[[Future], None]) -> None:
         with self._lock:
             self._active.pop(run, None)
+            under_way.told = tell
+            future = under_way.future
+        if future is not None:
+            tell(future)
 
     def _wait_for_the_last(self, run: RunId) -> None:
         """A run that was cancelled may still be on its way to its next call."""
@@ -391,6 +525,22 @@ class App:
         if outcome.failure is not None:
             raise revive(outcome.failure, run, self._modules)
         return function.schema.decode_result(outcome.value or "null")
+
+
+def _warn_of_new(codes: Mapping[str, Code], registry: Registry, trace: TraceReader) -> None:
+    """Say what lint finds in code that this database does not know yet: reading it takes milliseconds, and once is enough."""
+    new = {name: code for name, code in codes.items() if not trace.knows_code(code.hash)}
+    if new:
+        from retroact.function.lint.warn import warn
+
+        warn(new, registry)
+
+
+def _must_be_a_rate(rate: float, *, recording: bool) -> None:
+    if not 0 <= rate <= 1:
+        raise BadDeclaration(function="App", problem=f"verify_rate is a share between 0 and 1, not {rate!r}")
+    if rate and not recording:
+        raise BadDeclaration(function="App", problem="verify_rate needs the past, and recording=False keeps none")
 
 
 def _must_be(present: Run, function: AnyFunction) -> None:
@@ -437,14 +587,3 @@ def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:
                 if function.undoes in present or function.inquires in present or function.kind is Kind.INVARIANT:
                     chosen.append(function)
     return chosen
-
-
-def _captured(registry: Registry) -> dict[str, Code]:
-    """The code of every module of functions whose source is at hand, by module name."""
-    codes: dict[str, Code] = {}
-    for name in {f.module for f in registry}:
-        module = sys.modules.get(name)
-        if module is not None:
-            with contextlib.suppress(SourceMissing):
-                codes[name] = capture(module)
-    return codes

@@ -44,6 +44,9 @@ def live(what: str, database: str, generation: int, threads: int, count: int) ->
     work = orders if what == "orders" else pairs
     with retroact.App(database, shop) as app:
         say("open")
+        assert app.engine.historian is not None
+        if generation % 2:  # as it does by itself when it is busy
+            threading.Thread(target=app.engine.historian.move_out).start()
         app.run(shop.create, run="create")
         callers = [threading.Thread(target=work, args=(app, generation, n, count)) for n in range(threads)]
         for caller in callers:

@@ -14,9 +14,11 @@ from tests.kit import Crash, OutOfStock, Post, entries, opened, refuse, sql, ste
 
 import retroact
 from retroact import App, RunCancelled, step, workflow
+from retroact.engine.contract import RunStart
 from retroact.errors import Closed, CodeChanged, DatabaseBusy, DuplicateFunction, NotFinished, UnknownFunction, UnknownRun, WrongFunction
 from retroact.function.code import load_path, unload
 from retroact.testing import ManualClock
+from retroact.trace.record import RunId
 
 
 class Gate:
@@ -124,7 +126,7 @@ def test_a_family_is_cancelled_together(tmp_path: Path) -> None:
 def test_cancelled_before_it_has_begun(tmp_path: Path) -> None:
     """A run that was cancelled between `start` and its first call ran all the same."""
     with opened(tmp_path, [two]) as app:
-        app.engine.begin_run(_start_of(app, "r"))
+        app.engine.begin_run(_start_of("r"))
         app.cancel("r")
         with pytest.raises(RunCancelled):
             app.run(two, "a", run="r")
@@ -132,8 +134,8 @@ def test_cancelled_before_it_has_begun(tmp_path: Path) -> None:
         assert app.resume("r").result(30) == 2
 
 
-def _start_of(app: App, run: str) -> Any:
-    return app._prepare(two, ("a",), {}, run)[1]
+def _start_of(run: str) -> RunStart:
+    return RunStart(run=RunId(run), function=two, arguments=two.schema.encode_arguments(("a",), {}), began_us=1)
 
 
 @workflow

@@ -17,6 +17,7 @@ from retroact.cli.failure import NO, BadRequest
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table
 from retroact.cli.picture import draw
 from retroact.cli.replay import within_history
+from retroact.cli.seeded import begin_anew, the_other_seed
 from retroact.cli.shown import count
 from retroact.cli.values import change_value, outcome_value, parsed, row_value
 from retroact.diagram import phrase
@@ -56,6 +57,9 @@ def call(args: argparse.Namespace) -> int:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
         if not selection.named(args):
             runs = _told_by(changed, runs, args)
+        seed = the_other_seed(history, runs)
+        if seed is not None and args.alone and (code := begin_anew(seed)) is not None:
+            return code
         shelf = Shelf(history.trace)
         try:
             with opening.silenced():

@@ -5,6 +5,7 @@ This module must not know any database. Whoever needs an engine is written again
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
@@ -14,7 +15,8 @@ import msgspec
 from retroact.engine.footprint import Footprint
 from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.record import Change, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.record import Change, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.retention import Horizon
 
 #: Arguments by position and by name.
 Bound = tuple[tuple[Any, ...], dict[str, Any]]
@@ -82,6 +84,59 @@ class Trial:
     changes: tuple[Change, ...]
 
 
+class Watcher(Protocol):
+    """Looks on while a body is run on a branch, statement by statement."""
+
+    #: Somebody has changed the state under way: what the body does is no longer what it did.
+    touched: bool
+
+    def asks(self) -> bool:
+        """Whether it is the watcher that asks the connection now, and not the body."""
+        ...
+
+    def before(self, statement: Watched, /) -> None:
+        """A statement is about to be executed. What is raised here ends the trial."""
+        ...
+
+    def after(self, statement: Watched, /) -> None:
+        """A statement has been executed, or has failed."""
+        ...
+
+
+@dataclasses.dataclass(slots=True, kw_only=True)
+class Watched:
+    """One statement, while somebody looks on."""
+
+    #: From 1.
+    number: int
+    sql: str
+    parameters: Mapping[str, Any]
+    #: Which rows it reads of the state before it.
+    reads: Reads
+    #: The columns and rows that it returned; None when it returns none.
+    columns: tuple[str, ...] | None = None
+    rows: tuple[tuple[Any, ...], ...] = ()
+    #: How many rows it returned or changed.
+    count: int = 0
+    #: The rows that it changed.
+    changes: tuple[Change, ...] = ()
+    error: BaseException | None = None
+
+
+#: What tells a row from the others of its table: its rowid, or its primary key where there is no rowid.
+Key = tuple[Any, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Reads:
+    """What one statement reads: rows where they can be told exactly, else whole tables."""
+
+    #: Table and key.
+    rows: tuple[tuple[str, Key], ...] = ()
+    #: Tables of which only this is known: that the statement reads them.
+    tables: tuple[str, ...] = ()
+
+
 class SchemaMoved(Exception):
     """A record changed the schema: the state after it is to be opened, not reached row by row."""
 
@@ -99,8 +154,30 @@ class Branch(Protocol):
 
     version: Version
 
-    def attempt(self, invocation: Invocation, now_us: int, seed: str, observer: Callable[..., None] | None = None) -> Trial:
+    def attempt(
+        self, invocation: Invocation, now_us: int, seed: str, observer: Callable[..., None] | None = None, watcher: Watcher | None = None
+    ) -> Trial:
         """Run the body of a transaction in its own moment. Its effects stay until `keep` or `undo`."""
+        ...
+
+    def look(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """The same as `query`, but nothing can be changed by it, also not the moment of a body that is under way. Raises BadStatement."""
+        ...
+
+    def aside(self) -> contextlib.AbstractContextManager[None]:
+        """While this lasts, what the connection is asked is not the body's: it is not recorded, and must only read."""
+        ...
+
+    def touch(self, sql: str) -> int:
+        """Change the state under a body that is under way, and return how many rows were changed. Raises BadStatement."""
+        ...
+
+    def row(self, table: str, key: Key) -> dict[str, Any] | None:
+        """One row by its key, None when there is none."""
+        ...
+
+    def key_columns(self, table: str) -> tuple[str, ...]:
+        """The columns that a row of a table is told by; none where it is told by its rowid."""
         ...
 
     def keep(self) -> None:
@@ -141,14 +218,6 @@ class Branch(Protocol):
 
     def asked(self, invariant: str) -> tuple[Statement, ...]:
         """The statements by which an invariant was answered last."""
-        ...
-
-    def row(self, table: str, key: int | tuple[Any, ...]) -> Mapping[str, Any] | None:
-        """One row by its rowid, or by its primary key where it has none."""
-        ...
-
-    def key_of(self, table: str) -> tuple[str, ...] | None:
-        """The primary key by which the rows of a table without rowids are named."""
         ...
 
     def close(self) -> None:
@@ -197,6 +266,11 @@ class Scan(Protocol):
     @property
     def entries(self) -> Sequence[Entry]: ...
     @property
+    def forgotten(self) -> Entry | None:
+        """The first record that a table has been dropped from."""
+        ...
+
+    @property
     def alone(self) -> Mapping[RunId, Entry]:
         """The chosen runs that are one transaction."""
         ...
@@ -231,6 +305,9 @@ class Trace(Protocol):
     def records_between(self, after: int, until: int) -> Iterator[Record]: ...
     def code(self, digest: str) -> Code | None: ...
     def last_version(self) -> Version: ...
+    def hashing(self, version: int) -> Hashing | None: ...
+    def runs_between(self, after: int, until: int) -> list[tuple[Version, RunId]]: ...
+    def horizon(self) -> Horizon: ...
     def verify(self, after: int = 0, until: int = 2**62) -> Version: ...
     def scan(self, runs: Sequence[RunId]) -> Scan: ...
 
@@ -245,4 +322,8 @@ class History(Protocol):
 
     def at(self, version: int) -> Branch:
         """The state as of a version, as a branch of its own. Raises UnknownVersion, BeyondHistory, DamagedPage."""
+        ...
+
+    def close(self) -> None:
+        """Let the files go, and all branches."""
         ...

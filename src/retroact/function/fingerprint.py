@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from itertools import chain, islice
 from types import CodeType, FunctionType, MethodType
 from typing import cast
 
+from retroact.digest import blake2b
 from retroact.errors import SourceMissing
 from retroact.function.code import Project, Source, absolute_name, parse, project_of
 
@@ -75,7 +75,7 @@ def unwrapped(callable: Callable[..., object]) -> object:  # noqa: A002
 
 
 def _digest(parts: Iterable[str]) -> str:
-    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _from_source(function: object) -> str:

@@ -70,12 +70,13 @@ class Schema:
     def encode_arguments(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bytes:
         """Bind by position and by name and encode as one JSON object. Raises BadArguments."""
         named = dict(zip(self._positional, args, strict=False))
-        if len(args) > len(self._positional) or (kwargs and not (named.keys().isdisjoint(kwargs))):
-            raise self._bad("too many arguments, or one given twice")
-        named.update(kwargs)
-        if not self._required <= named.keys():
-            missing = ", ".join(n for n in self._names if n in self._required and n not in named)
-            raise self._bad(f"missing {missing}")
+        if kwargs or len(args) != len(self._names):
+            if len(args) > len(self._positional) or not named.keys().isdisjoint(kwargs):
+                raise self._bad("too many arguments, or one given twice")
+            named.update(kwargs)
+            if not self._required <= named.keys():
+                missing = ", ".join(n for n in self._names if n in self._required and n not in named)
+                raise self._bad(f"missing {missing}")
         try:
             return _encoded(named)
         except (TypeError, ValueError, OverflowError, RecursionError) as error:

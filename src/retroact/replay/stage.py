@@ -144,6 +144,7 @@ class Player:
         self._mine = threading.Semaphore(0)
         self._theirs = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
+        self._errand: Callable[[], object] | None = None
         self._left = False
 
     # --- on the director's side ----------------------------------------------------------------------------------------------
@@ -157,6 +158,11 @@ class Player:
         else:
             self._mine.release()
         self._theirs.acquire()
+
+    def have_done(self, errand: Callable[[], object]) -> None:
+        """Have the thread of a workflow that waits do something, as if the call that it waits for did it. It must not raise."""
+        self._errand = errand
+        self.proceed()
 
     def answered(self, call: Call) -> None:
         """A call has its result: the workflow can go on."""
@@ -181,10 +187,15 @@ class Player:
 
     def wait(self) -> None:
         """Hand control over until somebody has answered."""
-        self._theirs.release()
-        self._mine.acquire()
-        if self._left:
-            raise Left
+        while True:
+            self._theirs.release()
+            self._mine.acquire()
+            if self._left:
+                raise Left
+            errand, self._errand = self._errand, None
+            if errand is None:
+                return
+            errand()
 
     def _play(self) -> None:
         try:

@@ -115,7 +115,7 @@ class Cutoff:
             if same and pair is None:
                 continue
             done = after.get((table, key), ())
-            row = branch.row(table, key) if pair is None else _done(pair[1], done)
+            row = branch.row(table, key if isinstance(key, tuple) else (key,)) if pair is None else _done(pair[1], done)
             was = pair[0] if pair is not None else _undone(row, done)
             dirty.put(table, key, _done(was, before.get((table, key), ())), row)
 
@@ -169,7 +169,7 @@ class _Keyed:
                 self.unclear.add(change.table)
                 return None
             return change.rowid
-        columns = self._branch.key_of(change.table) or ()
+        columns = self._branch.key_columns(change.table)
         names = {tuple(row[column] for column in columns) for row in (change.before, change.after) if row is not None}
         if len(names) != 1 or not columns:
             self.unclear.add(change.table)

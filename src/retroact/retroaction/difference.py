@@ -195,7 +195,7 @@ def _differing(table: str, before: Mapping[str, Mapping[str, Any]], after: Mappi
 def touched_by(changes: tuple[Change, ...], touched: dict[str, set[int | None]]) -> None:
     """Note the rows of some changes."""
     for change in changes:
-        if change.verb is not Verb.SCHEMA:
+        if change.verb not in (Verb.SCHEMA, Verb.DROPPED):
             touched.setdefault(change.table, set()).update({change.rowid, change.rowid_after})
 
 

@@ -28,10 +28,12 @@ from typing import Any
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import Branch, Entangled, Entry, History, Invocation, Scan, SchemaMoved, Trial
 from retroact.errors import LoadFailed, NoRecordedOutcome, SourceMissing
+from retroact.function.code import captured
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
-from retroact.replay.replayer import invocation_of, moment
+from retroact.replay.replayer import invocation_of, moment, partly_forgotten
 from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Player, Stage
 from retroact.retroaction.concern import Concerns, Place, places_of
@@ -101,11 +103,14 @@ class Retroactor:
         modules = {plain_name(f.module): sys.modules[f.module] for f in changed}
         self._code = Code(changed=changed, shelf=shelf, answers=dict(answers or {}), modules=modules)
         self._full = full
+        supply((f.module for f in changed), captured(f.module for f in changed))
 
     def run(self, runs: Sequence[RunId], progress: Progress | None = None) -> Difference:
         """What the changed code would have changed. Raises UnknownRun, UnknownFunction, DamagedTrace, BeyondHistory."""
         began = monotonic()
         scan = self._history.trace.scan(runs)
+        if scan.forgotten is not None:
+            raise partly_forgotten(self._history, scan.forgotten.record)
         alone = {entry.function_number for entry in scan.alone.values()}
         for function in {*(run.function for run in scan.runs.values()), *(scan.functions[number][0] for number in alone)}:
             self._code.changed.get(function)

@@ -129,7 +129,7 @@ class WorkflowScope:
         self._calls = 0
         self._started: list[Started] = []
         self._last_us = began_us
-        self._random = random.Random(f"{run}/workflow")
+        self._random: random.Random | None = None
 
     @property
     def calls(self) -> int:
@@ -159,7 +159,9 @@ class WorkflowScope:
         return self._last_us
 
     def random(self) -> random.Random:
-        """The run's generator."""
+        """The run's generator, made when first asked for."""
+        if self._random is None:
+            self._random = random.Random(f"{self.run}/workflow")
         return self._random
 
     def key(self) -> str:

@@ -44,7 +44,7 @@ class StepScope:
         self.function = invocation.function
         self._invocation = invocation
         self._clock = clock
-        self._random = random.Random(invocation.seed)
+        self._random: random.Random | None = None
 
     def call(self, callee: AnyFunction, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ARG002 - as every scope takes
         """A step calls no function of the platform. Raises MisplacedCall."""
@@ -67,7 +67,9 @@ class StepScope:
         return self._clock.now_us()
 
     def random(self) -> random.Random:
-        """A generator seeded from the invocation."""
+        """A generator seeded from the invocation, made when first asked for."""
+        if self._random is None:
+            self._random = random.Random(self._invocation.seed)
         return self._random
 
     def key(self) -> str:

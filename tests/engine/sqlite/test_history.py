@@ -208,13 +208,13 @@ def test_a_page_log_that_cannot_be_written_keeps_the_write_ahead_log(app: App) -
     """Its trouble is known, nothing is checkpointed meanwhile, and it catches up when the trouble is over."""
     historian = app.engine.historian
     assert historian is not None
-    append, called = historian._log.append, threading.Event()
+    append, called = historian._scribe.log.append, threading.Event()
 
     def full(commits: Any) -> None:
         called.set()
         raise apsw.FullError("database or disk is full")
 
-    historian._log.append = full
+    historian._scribe.log.append = full
     app.run(body.increment, "a")
     assert called.wait(20)
     checkpointer = app.engine._checkpointer
@@ -222,7 +222,7 @@ def test_a_page_log_that_cannot_be_written_keeps_the_write_ahead_log(app: App) -
     checkpointer.maintain()
     assert isinstance(app.trouble, apsw.FullError)
     assert checkpointer.frames > 0
-    historian._log.append = append
+    historian._scribe.log.append = append
     assert app.run(body.increment, "a") == 2
     historian.store()
     assert historian.trouble is None

@@ -82,7 +82,7 @@ def test_each_state_is_what_it_would_be(past: Any, version: int) -> None:
 def test_rows_are_given_one_by_one_when_they_are_asked_for(past: Any) -> None:
     branch, whole = lagging(past, 30), past.at(30)
     for i in (4, 2, 13, 4):
-        assert branch.row("plain", i) == whole.row("plain", i)
+        assert branch.row("plain", (i,)) == whole.row("plain", (i,))
     assert content(branch) == content(whole)
 
 

@@ -7,24 +7,28 @@ This module must not know why a body is run again, nor what its results are comp
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any
 
 import apsw
 
 from retroact.engine.attempt import execute, transaction_scope
-from retroact.engine.contract import Entangled, Invocation, SchemaMoved, Trial
+from retroact.engine.contract import Entangled, Invocation, Key, SchemaMoved, Trial, Watcher
 from retroact.engine.footprint import Footprint, Reach
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
 from retroact.engine.sqlite.footprint import Footprints
 from retroact.engine.sqlite.lag import SEQUENCES, Due, Lag, Waiting
 from retroact.engine.sqlite.queries import fetch
-from retroact.engine.sqlite.relation import Relation, Relations, decode_changes, encode_changes
+from retroact.engine.sqlite.reads import RowReads, key_columns
+from retroact.engine.sqlite.relation import Relation, Relations, RowNote, decode_changes, encode_changes
 from retroact.engine.sqlite.shape import Shape
-from retroact.errors import BadStatement, ReadOnlyTransaction
+from retroact.engine.sqlite.watched import WatchedConnection
+from retroact.errors import BadStatement, BeyondHistory, ReadOnlyTransaction
+from retroact.function.given import given
 from retroact.trace.record import Cell, Change, Record, Statement, Verb, Version
 
 
@@ -70,16 +74,22 @@ class Branch:
         database.pragma("foreign_keys", True)
         database.pragma("recursive_triggers", False)
         self._relations = Relations([])
+        self._watched: WatchedConnection | None = None
+        self._keys: dict[str, tuple[str, ...] | None] = {}
         self._facts = schemas.of(database) if schemas is not None else _Facts()
         self._footprints = Footprints(database)
         #: Recorded changes that nothing has needed yet, and what the trial under way has taken from them.
         self._lag: Lag | None = None
         self._taken: list[Due] = []
-        #: How a row of each table is read.
-        self._row_sql: dict[str, str] = {}
+        #: How a row of each table is read, and its columns.
+        self._row_reads: dict[str, tuple[str, list[str]]] = {}
         #: The statements by which each invariant was answered last.
         self._asked: dict[str, tuple[Statement, ...]] = {}
+        #: Why tables cannot be asked, by name; and the refusal that was met last.
+        self._refusals: Mapping[str, BeyondHistory] = {}
+        self._refused: BeyondHistory | None = None
         guard.install()
+        given.install()
 
     @functools.cached_property
     def _connection(self) -> SqliteConnection:
@@ -87,20 +97,34 @@ class Branch:
 
     # --- bodies ------------------------------------------------------------------------------------------------------------
 
-    def attempt(self, invocation: Invocation, now_us: int, seed: str, observer: StatementObserver | None = None) -> Trial:
+    def attempt(
+        self,
+        invocation: Invocation,
+        now_us: int,
+        seed: str,
+        observer: StatementObserver | None = None,
+        watcher: Watcher | None = None,
+    ) -> Trial:
         """Run the body of a transaction in its own moment. Its effects stay until `keep` or `undo`; those of a body that raised
-        are undone already. `observer` is shown each statement before it is executed."""
+        are undone already. `observer` is shown each statement before it is executed, `watcher` also what came of it."""
         database, connection = self._database, self._connection
+        if watcher is not None:
+            self.settle()  # who looks on may ask for anything
+        supplied = connection if watcher is None else self._watched_by(watcher)
         database.execute("begin")
         connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
         connection.observer = self._before_each(observer)
         try:
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
+            executed = execute(invocation, supplied, transaction_scope(invocation, supplied), connection.describe)
         except BaseException:
             self.undo()
             raise
         finally:
             connection.observer = None
+            self._watched = None
+        if self._refused is not None:
+            self.undo()
+            raise self._refused
         statements = tuple(_statement(note) for note in connection.notes)
         changes: tuple[Change, ...] = ()
         if executed.error is not None:
@@ -113,6 +137,18 @@ class Branch:
             self._catch_up_again()
             database.execute("begin")
         return Trial(outcome=executed.outcome, error=executed.error, statements=statements, changes=changes)
+
+    def refuse(self, tables: Mapping[str, BeyondHistory]) -> None:
+        """Let nobody read or write these tables, whose rows here are not what they were."""
+        self._refusals = tables
+        self._database.authorizer = self._authorize
+
+    def _authorize(self, _action: int, table: str | None, *_: str | None) -> int:
+        refusal = self._refusals.get(table or "")
+        if refusal is None:
+            return apsw.SQLITE_OK
+        self._refused = refusal
+        return apsw.SQLITE_DENY
 
     def keep(self) -> None:
         """Let the effects of the last trial stand."""
@@ -148,6 +184,9 @@ class Branch:
         finally:
             connection.observer = None
             connection.end()
+        if self._refused is not None:
+            self.undo()
+            raise self._refused
         if changes is None or changes != record.changes:
             self.undo()
             return None
@@ -206,41 +245,26 @@ class Branch:
         """What a text can touch here."""
         return self._footprints.of(sql)
 
-    def row(self, table: str, key: int | tuple[Cell, ...]) -> dict[str, Cell] | None:
-        """One row by its rowid, or by its primary key where it has none."""
-        if self._lag:
-            due = self._lag.take_row(table, key) if isinstance(key, int) else self._lag.take_table(table)
-            if due is not None:
-                self._give([due])
-        sql = self._row_sql.get(table)
-        if sql is None:
-            known = self._table(table)
-            where = f"{known.rowid} = ?" if known.rowid is not None else " and ".join(f"{_quoted(c)} is ?" for c in known.key)
-            sql = self._row_sql[table] = f"select * from {_quoted(table)} where {where}"  # noqa: S608 - names are quoted
-        rows: list[Any] = self._database.execute(sql, (key,) if isinstance(key, int) else key).fetchall()
-        return dict(zip(self._relations.current(self._database, table).columns, rows[0], strict=True)) if rows else None
-
-    def key_of(self, table: str) -> tuple[str, ...] | None:
-        """The primary key by which the rows of a table WITHOUT ROWID are named; None where they have rowids."""
-        known = self._table(table)
-        return known.key if known.rowid is None else None
-
     def advance(self, record: Record) -> None:
         """Apply what a record changed, row by row, as it was then: no trigger fires, no rule is checked. Raises SchemaMoved when
-        it changed more than rows."""
+        it changed more than rows, or what it changed has been forgotten in part: what follows may be whole again elsewhere."""
+        if any(change.verb is Verb.DROPPED for change in record.changes):
+            raise SchemaMoved(record.version)
         self.advance_by([record])
 
     def advance_by(self, records: Iterable[Record]) -> None:
-        """The same for several, in commit order. Raises SchemaMoved; the branch is then where it was."""
+        """The same for several, in commit order, where whoever opened the branch sees to it that what is forgotten is not asked for.
+        Raises SchemaMoved; the branch is then where it was."""
         changes: list[Change] = []
         version = self.version
         for record in records:
             if any(change.verb is Verb.SCHEMA for change in record.changes):
                 raise SchemaMoved(record.version)
-            changes += record.changes
+            changes += (change for change in record.changes if change.verb is not Verb.DROPPED)
             version = record.version
         if changes:
             self._rules(enabled=False)
+            self._database.authorizer = None
             self._database.execute("begin")
             try:
                 for change in changes:
@@ -250,6 +274,7 @@ class Branch:
                 raise
             finally:
                 self._rules(enabled=True)
+                self._database.authorizer = self._authorize if self._refusals else None
             self._database.execute("commit")
         self.version = version
 
@@ -370,6 +395,8 @@ class Branch:
         self._taken += dues
 
     def _write(self, dues: list[Due]) -> None:
+        if self._refusals:
+            self._database.authorizer = None
         try:
             for due in dues:
                 self._write_rows(due)
@@ -377,6 +404,9 @@ class Branch:
                     self._apply(change)
         except apsw.ConstraintError as error:
             raise Entangled(str(error)) from error
+        finally:
+            if self._refusals:
+                self._database.authorizer = self._authorize
 
     def _catch_up_again(self) -> None:
         """A trial was taken back, and with it what had been applied in its transaction."""
@@ -412,8 +442,6 @@ class Branch:
 
     def query(self, sql: str, parameters: Mapping[str, Cell] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Read the state: column names and rows. Raises BadStatement."""
-        if self._lag:
-            self._settle(sql, parameters or {})
         columns: list[str] = []
 
         def look(cursor: apsw.Cursor, _sql: str, _parameters: Any) -> bool:
@@ -421,19 +449,96 @@ class Branch:
                 columns[:] = [column[0] for column in cursor.get_description()]
             return True
 
+        return columns, self._fetched(sql, parameters, look)
+
+    def _fetched(self, sql: str, parameters: Mapping[str, Cell] | None, look: apsw.ExecTracer | None = None) -> list[tuple[Any, ...]]:
+        """Rows of the state with what was deferred of them. Raises BadStatement, BeyondHistory."""
+        if self._lag:
+            self._settle(sql, parameters or {})
         cursor = self._database.cursor()
         cursor.exec_trace = look
         try:
             rows: list[Any] = cursor.execute(sql, parameters).fetchall()
-            return columns, rows
+            return rows
+        except apsw.AuthError:
+            if self._refused is not None:
+                raise self._refused from None
+            raise
         except apsw.SQLError as error:
             raise BadStatement(function="asof", statement=1, problem=error, sql=sql) from None
+
+    @contextlib.contextmanager
+    def aside(self) -> Generator[None]:
+        """While this lasts, what the connection of a watched trial is asked is not the body's."""
+        with self._watched.aside() if self._watched is not None else contextlib.nullcontext():
+            yield
+
+    def look(self, sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Read the state, also while a watched trial is under way: nothing is noted, nothing can be changed. Raises BadStatement."""
+        if self._watched is None:
+            self.settle()
+        with self.aside():
+            self._database.pragma("query_only", True)
+            try:
+                return self.query(sql)
+            except apsw.Error as error:
+                problem = "this only reads" if isinstance(error, apsw.ReadOnlyError) else error
+                raise BadStatement(function="the prompt", statement=1, problem=problem, sql=sql) from None
+            finally:
+                self._database.pragma("query_only", False)
+
+    def touch(self, sql: str) -> int:
+        """Change the state under the body of a watched trial; returns how many rows were changed. Raises BadStatement."""
+        if self._watched is None:
+            raise BadStatement(function="the prompt", statement=1, problem="no transaction is under way that could be changed", sql=sql)
+        with self._watched.aside(writing=True):
+            try:
+                return self._watched.execute(sql)
+            except apsw.Error as error:
+                raise BadStatement(function="the prompt", statement=1, problem=error, sql=sql) from None
+
+    def row(self, table: str, key: Key) -> dict[str, Any] | None:
+        """One row by its key, None when there is none."""
+        if not self._database.table_exists("main", table):
+            return None
+        parameters = {f"k{i}": part for i, part in enumerate(key)}
+        known = self._row_reads.get(table)
+        if known is None:
+            rowid = self._table(table).rowid or "rowid"
+            where = " and ".join(f"{_quoted(c)} is :k{i}" for i, c in enumerate(self.key_columns(table))) or f"{rowid} = :k0"
+            sql = f"select * from {_quoted(table)} where {where}"  # noqa: S608 - names are quoted
+            columns, rows = self.query(sql, parameters)
+            self._row_reads[table] = sql, columns
+        else:
+            sql, columns = known
+            rows = self._fetched(sql, parameters)
+        return dict(zip(columns, rows[0], strict=True)) if rows else None
+
+    def key_columns(self, table: str) -> tuple[str, ...]:
+        """The columns that a row of a table is told by; none where it is told by its rowid."""
+        return self._key(table) or ()
 
     def close(self) -> None:
         """Let the branch go."""
         self._database.close()
 
     # --- how ---------------------------------------------------------------------------------------------------------------
+
+    def _watched_by(self, watcher: Watcher) -> WatchedConnection:
+        reads = RowReads(self._database, self._key)
+        self._watched = WatchedConnection(self._connection, watcher, reads.of, self._changes_of)
+        return self._watched
+
+    def _key(self, table: str) -> tuple[str, ...] | None:
+        if table not in self._keys:
+            self._keys[table] = key_columns(self._database, table)
+        return self._keys[table]
+
+    def _changes_of(self, notes: list[RowNote]) -> tuple[Change, ...]:
+        if self._connection.schema_changed:
+            self._keys.clear()
+            self._relations.forget()
+        return decode_changes(self._relations.by_number, encode_changes(self._database, self._relations, notes))
 
     def _changes(self) -> tuple[Change, ...]:
         if self._connection.schema_changed:
@@ -447,9 +552,10 @@ class Branch:
 
     def _forget(self) -> None:
         self._facts = _Facts()
+        self._keys.clear()
         self._relations.forget()
         self._footprints.forget()
-        self._row_sql.clear()
+        self._row_reads.clear()
         if self._lag is not None:
             self._lag.forget()
         self._connection.shapes.known.clear()

@@ -11,10 +11,12 @@ from typing import Any, Protocol
 
 import msgspec
 
+from retroact.engine.sqlite.horizon import beyond, is_marked
 from retroact.engine.sqlite.relation import Relation
-from retroact.errors import UnknownRun
+from retroact.errors import DamagedTrace, UnknownRun
 from retroact.trace.codec import decode_json, encode_json
 from retroact.trace.record import ALONE, Record, Run, RunId, RunState, StepNumber, Version
+from retroact.trace.retention import Horizon, begun_before
 
 #: Columns of a row, as `queries.sql` lists them.
 VERSION, SNAPSHOT, FAILURE, CHANGES = 0, 6, 10, 12
@@ -25,7 +27,9 @@ class Reader(Protocol):
 
     path: Path
 
-    def verified(self, after: int, until: int) -> Iterator[tuple[Any, ...]]: ...
+    def horizon(self) -> Horizon: ...
+    def checked_rows(self, after: int, until: int) -> Iterator[tuple[Any, ...]]: ...
+    def runs_between(self, after: int, until: int) -> list[tuple[Version, RunId]]: ...
     def understand(self, row: tuple[Any, ...]) -> Record: ...
     def understand_run(self, row: tuple[Any, ...]) -> Run: ...
 
@@ -93,21 +97,28 @@ class Scan:
     """The records of some runs, of their children, and of all that happened meanwhile."""
 
     def __init__(self, reader: Reader, runs: Sequence[RunId], ask: Callable[..., list[Any]]) -> None:
-        """Raises UnknownRun, DamagedTrace."""
+        """Raises UnknownRun, BeyondHistory, DamagedTrace."""
         self.chosen = tuple(runs)
         self.functions: Mapping[int, tuple[str, str, str, str | None]] = {row[0]: row[1:] for row in ask("all_functions")}
         self.texts: Mapping[int, str] = {number: text for text, number in ask("all_sql")}
         self.relations: Mapping[int, Relation] = {row[0]: Relation.stored(*row) for row in ask("all_relations")}
         #: The workflows among the chosen runs and their children, each with the chosen run that it belongs to.
         self.families: dict[RunId, RunId] = dict(zip(runs, runs, strict=True))
-        first, last = _reach(ask, self.families)
+        first, last, oldest = _reach(ask, self.families)
+        horizon = _kept(reader, first, oldest) if last else reader.horizon()
         self.first, self.last = Version(first), Version(last)
         self.entries: list[Entry] = []
         #: Whether every transaction saw the state that the record before it left: the order of versions is the schedule.
         self.in_order = True
+        #: The first record that a table has been dropped from.
+        self.forgotten: Entry | None = None
+        until = max((limit.version for limit in horizon.tables.values()), default=0)
         reading = _Reading(reader, self.functions)
-        for row in reader.verified(first, last):
-            self.entries.append(Entry(row[VERSION], row[1], row[2], row[4], row[11], row[CHANGES], row, reading))
+        for row in _undropped(reader, first, last, oldest):
+            entry = Entry(row[VERSION], row[1], row[2], row[4], row[11], row[CHANGES], row, reading)
+            self.entries.append(entry)
+            if entry.version <= until and self.forgotten is None and is_marked(entry.changes):
+                self.forgotten = entry
             if row[SNAPSHOT] is not None:
                 self.in_order = False
         listed = encode_json(list(runs)).decode()
@@ -138,18 +149,39 @@ class Scan:
         )
 
 
-def _reach(ask: Callable[..., list[Any]], families: dict[RunId, RunId]) -> tuple[int, int]:
-    """The version before the first and the last of some runs and their children, which are added to the families."""
-    first, last = 2**62, 0
+def _kept(reader: Reader, first: int, oldest: int) -> Horizon:
+    """The horizon. Raises BeyondHistory if the oldest record, or the state that was seen first, lies beyond it."""
+    horizon = reader.horizon()
+    if oldest <= horizon.version:
+        raise begun_before(horizon, reader.runs_between(oldest - 1, oldest)[0][1], oldest)
+    if first < horizon.version:
+        raise beyond(horizon, first, reader.path)
+    return horizon
+
+
+def _undropped(reader: Reader, first: int, last: int, oldest: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a stretch, checked. What no longer fits its chain may have been dropped a moment before."""
+    try:
+        yield from reader.checked_rows(first, last)
+    except DamagedTrace:
+        _kept(reader, first, oldest)
+        raise
+
+
+def _reach(ask: Callable[..., list[Any]], families: dict[RunId, RunId]) -> tuple[int, int, int]:
+    """The version before all that some runs and their children saw, their last and their first. The children are added to the
+    families."""
+    first, last, oldest = 2**62, 0, 2**62
     waiting: list[RunId] = list(families)
     while waiting:
         listed = encode_json(waiting).decode()
-        low, high, children = ask("reach_of_these", (listed,))[0]
+        low, high, lowest, children = ask("reach_of_these", (listed,))[0]
         first, last = min(first, 2**62 if low is None else low), max(last, high or 0)
+        oldest = min(oldest, 2**62 if lowest is None else lowest)
         waiting = []
         for run, step in decode_json(children):
             child = RunId(f"{run}.{step}")
             if child not in families:
                 families[child] = families[run]
                 waiting.append(child)
-    return (first, last) if last else (0, 0)
+    return (first, last, oldest) if last else (0, 0, 0)

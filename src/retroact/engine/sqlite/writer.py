@@ -8,6 +8,9 @@ Invariants:
 There is no writer thread. The first caller that finds the writer free leads: it executes its own job and all that wait, commits, wakes
 the others and hands the lead to the next in line. A lone caller therefore pays for no thread switch at all.
 
+Those who waited wake one another, each the next as the first thing it does, and the new leader is the last of that chain: were all
+woken at once they would only queue for Python's lock, and keep the new leader from it.
+
 The exception: a job may *linger*. When its caller expects to bring another one at once (the end of a workflow after its last
 transaction), the group is left open so that both ride in one commit. Nothing leaves the platform in between; whoever comes next, or
 the tender after a few milliseconds, commits.
@@ -19,6 +22,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar, cast
@@ -46,13 +50,15 @@ def _nothing() -> None:
 class Job(Generic[T]):
     """Something to do inside the writer's transaction, and what came of it."""
 
-    __slots__ = ("error", "gate", "leads", "name", "value", "work")
+    __slots__ = ("error", "gate", "leads", "name", "next", "value", "work")
 
     def __init__(self, work: Callable[[], T], name: str) -> None:
         self.work = work
         self.name = name
         self.gate: threading.Lock | None = None
         self.leads = False
+        #: The gate of who is to be woken next.
+        self.next: threading.Lock | None = None
         self.value: T | None = None
         self.error: BaseException | None = None
 
@@ -65,7 +71,7 @@ class Job(Generic[T]):
 
 class Writer:
     """The only connection that writes. `on_commit` is called after each commit, `on_loss` after a group was rolled back, `maintain`
-    between groups; none of them may raise."""
+    before a group is begun; none of them should raise."""
 
     def __init__(
         self,
@@ -89,6 +95,8 @@ class Writer:
         self._unsure = False
         self._queue: collections.deque[Job[Any]] = collections.deque()
         self._open: list[Job[Any]] = []
+        #: Jobs that are done, whose callers are to be woken when the lead is handed over.
+        self._done: list[Job[Any]] = []
         self._cut = False
         self._closed = False
         self._stop = threading.Event()
@@ -156,6 +164,9 @@ class Writer:
         except BaseException:
             self._leave_line(job)
             raise
+        finally:
+            if job.next is not None:
+                job.next.release()
         return job.leads
 
     def _leave_line(self, job: Job[Any]) -> None:
@@ -174,17 +185,20 @@ class Writer:
         return next((job for job in tuple(self._queue) if job.gate is not None), None)
 
     def _hand_over(self) -> None:
-        """Give the lead to the first caller in line, or lay it down."""
+        """Give the lead to the first caller in line, or lay it down, and wake those whose jobs are done."""
         while True:
-            with self._line:
-                heir = self._first_in_line()
-                if heir is not None and heir.gate is not None:
-                    heir.leads = True
-                    heir.gate.release()
-                    return
+            if self._queue:
+                with self._line:
+                    heir = self._first_in_line()
+                    if heir is not None:
+                        heir.leads = True
+                        self._wake(heir)
+                        return
+            if self._done:
+                self._wake()
             self._lead_lock.release()
             # A caller may have queued up just before the release; somebody has to take it.
-            if self._first_in_line() is None or not self._lead_lock.acquire(blocking=False):
+            if not self._queue or self._first_in_line() is None or not self._lead_lock.acquire(blocking=False):
                 return
 
     def _lead(self, own: Job[Any] | None, *, linger: bool = False) -> None:
@@ -194,6 +208,8 @@ class Writer:
         try:
             if own is not None and own.gate is None:
                 self._queue.append(own)
+            if not group:
+                self._maintain()
             interrupt = self._execute_queue(group, own)
             if linger and own is not None and own.error is None and all(job is own or job.gate is None for job in group):
                 self._open = group
@@ -206,11 +222,7 @@ class Writer:
             interrupt = error
             self._break_off(group, own, error)
         finally:
-            try:
-                if not self._open:
-                    self._maintain()
-            finally:
-                self._hand_over()
+            self._hand_over()
         if interrupt is not None:
             raise interrupt
 
@@ -260,12 +272,19 @@ class Writer:
         self._release(group)
 
     def _release(self, group: list[Job[Any]]) -> None:
-        """Wake who waits for a job of the group, which is empty afterwards."""
-        group.reverse()
-        while group:
-            job = group.pop()
-            if job.gate is not None and not job.leads:
-                job.gate.release()
+        """Those who wait for a job of the group, which is empty afterwards, are to be woken."""
+        self._done += [job for job in group if job.gate is not None and not job.leads]
+        group.clear()
+
+    def _wake(self, heir: Job[Any] | None = None) -> None:
+        """Wake those whose jobs are done, and after them whoever is to lead."""
+        waiting = self._done if heir is None else [*self._done, heir]
+        for job, following in itertools.pairwise(waiting):
+            job.next = following.gate
+        first = waiting[0].gate
+        assert first is not None, "only who waits is woken"
+        self._done = []
+        first.release()  # with nothing in between, so that no interrupt comes there: nobody would be woken
 
     def _break_off(self, group: list[Job[Any]], own: Job[Any] | None, interrupt: BaseException) -> None:
         """This thread was interrupted between two jobs: what is committed is acknowledged, what is not is lost."""
