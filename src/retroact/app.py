@@ -46,6 +46,9 @@ if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
     from retroact.replay.replayer import Report
     from retroact.retroaction.difference import Difference
+    from retroact.retroaction.exploration import Exploration, Options, Play
+    from retroact.retroaction.explorer import Explorer
+    from retroact.retroaction.ground import Around
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -241,6 +244,40 @@ class App:
         shelf = Shelf(self.history.trace, self.registry)
         try:
             return Retroactor(self.history, shelf, registry, answers).run([RunId(run) for run in runs])
+        finally:
+            shelf.close()
+
+    def explore(self, runs: Iterable[str], changed: str | Path | Registry | None = None, options: Options | None = None) -> Exploration:
+        """Look at what would have come of the runs in other schedules, with the code that they ran with or with changed code.
+
+        Raises UnknownRun, UnknownFunction, SourceMissing, NotRepeatable.
+        """
+        with self._explorer(changed, options) as explorer:
+            return explorer.explore([RunId(run) for run in runs])
+
+    def perform(
+        self,
+        runs: Iterable[str],
+        schedule: str,
+        changed: str | Path | Registry | None = None,
+        options: Options | None = None,
+        around: Around | None = None,
+    ) -> Play:
+        """Run the runs in one schedule, as an exploration writes it down. `around` stands around each transaction, as a debugger
+        does: it is given the invocation and what executes it, and returns what that returned. Raises BadSchedule besides."""
+        with self._explorer(changed, options) as explorer:
+            return explorer.perform([RunId(run) for run in runs], schedule, around)
+
+    @contextlib.contextmanager
+    def _explorer(self, changed: str | Path | Registry | None, options: Options | None) -> Generator[Explorer]:
+        from retroact.replay.shelf import Shelf
+        from retroact.retroaction.explorer import Explorer
+
+        self._catch_up()
+        registry = Registry.of(load_path(Path(changed))) if isinstance(changed, str | Path) else changed
+        shelf = Shelf(self.history.trace, self.registry)
+        try:
+            yield Explorer(self.history, shelf, registry, options)
         finally:
             shelf.close()
 

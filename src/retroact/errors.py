@@ -94,6 +94,10 @@ class NotFinished(Misuse):
     """Run {run!r} is {state}; it has no outcome yet. {remedy}"""
 
 
+class BadSchedule(Misuse):
+    """{schedule!r} cannot be the schedule of these runs: {problem}. `retroact retro RUN... --explore` prints schedules that can."""
+
+
 class NoProject(Misuse):
     """{problem}. {remedy}"""
 
@@ -138,6 +142,12 @@ class SourceMissing(CodeFault):
 
 class LoadFailed(CodeFault):
     """{path} cannot be loaded: {problem}."""
+
+
+class NotRepeatable(CodeFault):
+    """{function} (run {run!r}) did something else when it was executed again on the same state: first {then}, then {now}. What it
+    does must depend on nothing but its arguments and the database; keep no state in the module, and take time and chance from
+    retroact.now(), retroact.rng() and retroact.uuid()."""
 
 
 # --- TraceFault: the record does not say what was needed ----------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from retroact.engine.access import Access
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.record import Change, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
@@ -81,12 +82,55 @@ class Trial:
     changes: tuple[Change, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a body did on a nest, and what it read and wrote."""
+
+    outcome: Outcome
+    error: Exception | None
+    access: Access
+    changes: tuple[Change, ...]
+
+
 class SchemaMoved(Exception):
     """A record changed the schema: the state after it is to be opened, not reached row by row."""
 
     def __init__(self, version: Version) -> None:
         super().__init__(version)
         self.version = version
+
+
+class Nest(Protocol):
+    """A branch on which transactions are tried one upon the other, and taken back in reverse. For one thread at a time."""
+
+    @property
+    def depth(self) -> int:
+        """How many transactions are on the pile."""
+        ...
+
+    def push(self, invocation: Invocation, now_us: int, seed: str) -> Pushed:
+        """Execute a transaction upon those that are there. One that raised leaves no effect."""
+        ...
+
+    def pop(self, depth: int) -> None:
+        """Take transactions back until so many are left."""
+        ...
+
+    def holds(self, invariant: Invocation) -> tuple[bool, str | None, Access]:
+        """Whether an invariant holds here, what it raised if it did, and what it read."""
+        ...
+
+    def tables(self) -> list[str]:
+        """The application's tables."""
+        ...
+
+    def content(self, table: str) -> str:
+        """A digest of a table's rows, in whatever order."""
+        ...
+
+    def close(self) -> None:
+        """Take everything back: the branch is as it was."""
+        ...
 
 
 class Branch(Protocol):
@@ -112,6 +156,10 @@ class Branch(Protocol):
 
     def advance(self, record: Record) -> None:
         """Apply what a record changed. Raises SchemaMoved."""
+        ...
+
+    def nest(self) -> Nest:
+        """Try transactions upon one another here, until the nest is closed."""
         ...
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -18,6 +18,7 @@ from retroact.engine.attempt import execute, transaction_scope
 from retroact.engine.contract import Invocation, SchemaMoved, Trial
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
+from retroact.engine.sqlite.nest import Nest
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.relation import Relations, decode_changes, encode_changes
 from retroact.errors import BadStatement
@@ -113,6 +114,10 @@ class Branch:
         if trial.error is not None:
             return False, f"{type(trial.error).__name__}: {trial.error}"
         return trial.outcome.value == "true", None
+
+    def nest(self) -> Nest:
+        """Try transactions upon one another here, until the nest is closed."""
+        return Nest(self._database, self._connection, self._relations)
 
     # --- recorded changes --------------------------------------------------------------------------------------------------
 
