@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import past, recording, recovery, throughput
+from bench import exploration, past, recording, recovery, throughput
 from bench.harness import Options
 
 
@@ -31,6 +31,7 @@ BENCHMARKS = {
         Benchmark("w5", "latency of a trivial durable workflow", (1,), throughput.w5),
         Benchmark("w6", "200 workflows interrupted by SIGKILL: from the restart until all are done", (200,), recovery.w6),
         Benchmark("open", "open any of many past commits and read a row, against opening the present", (1,), past.open_past),
+        Benchmark("explore", "schedules of the demo's orders a second, against a copy of the database for each", (3,), exploration.explore),
         Benchmark("replay", "transactions replayed a second, against the rate they were run at", (8,), past.replay),
     )
 }

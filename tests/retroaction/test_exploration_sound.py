@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tests.replay.random_app import module_of, sources
+from tests.retroaction.brute_force import BruteForce
 
 from retroact import App
 from retroact.replay.shelf import Shelf
@@ -23,8 +25,6 @@ from retroact.retroaction.ground import Ground
 from retroact.retroaction.search import Search
 from retroact.retroaction.setting import prepare
 from retroact.trace.record import RunId
-from tests.replay.random_app import module_of, sources
-from tests.retroaction.brute_force import BruteForce
 
 WORKFLOW = """
 
@@ -65,11 +65,10 @@ def recorded(app: App, module: ModuleType, seed: int, sizes: list[int]) -> list[
     functions = [name for name in vars(module) if name[0] == "f" and name[1:].isdigit()]
     chance = random.Random(seed)
     app.run(module.create, run="create")
-    app.run("several", [[chance.choice(functions), chance.randrange(8), chance.choice("abcde")] for _ in range(4)], run="before")
-    for number, size in enumerate(sizes):
+    for name, size in [("before", 4), *((f"r{number}", size) for number, size in enumerate(sizes))]:
         calls = [[chance.choice(functions), chance.randrange(8), chance.choice("abc")] for _ in range(size)]
-        with contextlib.suppress(Exception):
-            app.run("several", calls, run=f"r{number}")
+        with contextlib.suppress(Exception):  # its outcome, whatever it is
+            app.run("several", calls, run=name)
     return [f"r{number}" for number in range(len(sizes))]
 
 
@@ -85,7 +84,7 @@ def compare(folder: Path, source: str, seed: int, sizes: list[int], bounds: tupl
 sizes = st.sampled_from([[3, 3], [2, 2, 2], [3, 2, 1], [1, 1, 1, 1], [3, 2, 2], [2, 1, 1, 1]])
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], print_blob=True)
 @given(source=sources, seed=st.integers(0, 999), sizes=sizes)
 def test_every_end_that_brute_force_finds_is_found(tmp_path: Path, source: str, seed: int, sizes: list[int]) -> None:
     compare(tmp_path, source, seed, sizes, (None, 1))
