@@ -169,7 +169,7 @@ def _show_counts(found: Exploration) -> None:
         ["violating", Cell(f"{found.violating:,}", "red" if found.violating else "green"), violating],
     ]
     if found.undecided:
-        rows.append(["undecided", Cell(f"{found.undecided:,}", "yellow"), found.undecided_because or ""])
+        rows.append(["undecided", Cell(f"{found.undecided:,}", "yellow"), "a step has no recorded outcome in them"])
     if found.given_up:
         rows.append(["given up", Cell(f"{found.given_up:,}", "yellow"), f"longer than {found.options.longest:,} transactions"])
     out(paint("Schedules", "bold"))
@@ -179,6 +179,9 @@ def _show_counts(found: Exploration) -> None:
     )
     out(paint(f"  {bound}, seed {found.options.seed}; {count(found.executed, 'transaction')} executed in {found.seconds:.2f} s", "dim"))
     out()
+    if found.undecided_because:
+        out(f"The first of the undecided: {found.undecided_because} Or take a result from the record: --mock STEP.")
+        out()
     if not found.invariants:
         out(paint("No invariant is declared" + ("" if found.options.serial else ": only --serial could find something wrong"), "yellow"))
         out()
@@ -218,7 +221,8 @@ def _serially(found: Exploration) -> str:
 
 def _show_verdict(found: Exploration) -> None:
     if found.violated:
-        out(f"{paint('not clean', 'red')}: something goes wrong in {found.violating:,} of {found.explored:,} schedules")
+        seen = f"in {found.violating:,} of {found.explored:,} schedules" if found.violating else "in a schedule not followed to its end"
+        out(f"{paint('not clean', 'red')}: something goes wrong {seen}")
     elif found.exhausted:
         out(f"{paint('not known', 'yellow')}: nothing went wrong, but {found.exhausted} ran out before all schedules were looked at")
     elif not found.clean:

@@ -169,7 +169,8 @@ class Exploration:
     skipped: int
     #: Schedules of `explored` in which something went wrong.
     violating: int
-    #: The same for each invariant, and for NOT_SERIAL.
+    #: The same for each invariant that breaks, and for NOT_SERIAL. When the budget ran out, what went wrong at the beginning of a
+    #: schedule may not have been followed to an end: then it counts as 0.
     by_name: Mapping[str, int]
     #: Schedules in which some run could not be told, and why the first could not.
     undecided: int
@@ -195,7 +196,7 @@ class Exploration:
     @property
     def violated(self) -> bool:
         """Whether something went wrong in some schedule."""
-        return self.violating > 0
+        return bool(self.smallest)
 
     @property
     def clean(self) -> bool:
@@ -205,4 +206,4 @@ class Exploration:
     @property
     def worst(self) -> Play | None:
         """The smallest of all schedules in which something went wrong."""
-        return min(self.smallest.values(), key=lambda play: (play.preemptions, play.telling), default=None)
+        return min(self.smallest.values(), key=lambda play: play.telling, default=None)

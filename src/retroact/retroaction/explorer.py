@@ -93,14 +93,14 @@ class _Session:
             explored=found.explored,
             skipped=found.skipped,
             violating=found.violating,
-            by_name=found.by_name,
+            by_name={name: found.by_name.get(name, 0) for name in found.smallest},
             undecided=found.undecided,
             undecided_because=found.undecided_because,
             given_up=found.given_up,
             serial_orders=found.serial_orders,
             all_serial=found.exhausted is None or found.past_serial,
             serial_violating=found.serial_violating,
-            smallest={name: self._play(self._retrace(path), telling, about=name) for name, (_, telling, path) in found.smallest.items()},
+            smallest={name: self.performed(self._retrace(path), "", None, about=name) for name, (_, _, path) in found.smallest.items()},
             exhausted=found.exhausted,
             bounded=found.bounded,
             executed=self.ground.executed,
@@ -108,7 +108,7 @@ class _Session:
             seconds=0.0,
         )
 
-    def _retrace(self, path: Path) -> _Walked:
+    def _retrace(self, path: Path) -> Schedule:
         """The schedule that a path is, as it is written down."""
         places = self.setting.places
         turns: list[Turn] = []
@@ -116,19 +116,20 @@ class _Session:
             several = len(places[event.root].pending) > 1
             turns.append(Turn(event.root + 1, self._name(event.root, event.call) if several else None))
             places = _moved(places, event)
-        return Schedule(tuple(turns)), path, places
+        return Schedule(tuple(turns))
 
     # --- one schedule ----------------------------------------------------------------------------------------------------------
 
-    def performed(self, schedule: Schedule, text: str, serial_ends: Collection[End] | None) -> Play:
-        """What comes of one schedule. `serial_ends`: what serial orders end in, if that is to be compared. Raises BadSchedule."""
+    def performed(self, schedule: Schedule, text: str, serial_ends: Collection[End] | None, about: str | None = None) -> Play:
+        """What comes of one schedule. `serial_ends`: what serial orders end in, if that is to be compared; `about`: what is to be
+        explained, if several things go wrong. Raises BadSchedule."""
         while True:
             try:
                 walked = self._follow(schedule, text)
             except Relearned:
                 continue
             serial = None if serial_ends is None else end_of(self.ground, walked[1], walked[2]) in serial_ends
-            return self._play(walked, min(len(schedule.turns), len(walked[1])), serial=serial)
+            return self._play(walked, min(len(schedule.turns), len(walked[1])), about=about, serial=serial)
 
     def _follow(self, schedule: Schedule, text: str) -> _Walked:
         """Give everybody the turns that are written down, then let who is not over go on. Raises BadSchedule, Relearned."""

@@ -7,12 +7,14 @@ reached before is not gone on from. This is sound, with a bound on preemptions t
 
   * the same events leave the same state and the same places of all runs, so the same schedules follow;
   * what follows costs the same preemptions, the run whose turn it was being the same;
-  * nodes are walked in the order of the preemptions that they cost, so the first to come had the most left.
+  * nodes are walked in the order of the preemptions that they cost and the runs that have begun in them, and neither becomes less on
+    the way: so of those that are the same the first to come had the most preemptions left.
 
 Every state that can be reached within the bound is some node's, and the invariants are asked in each: there is no need to treat
 transactions as dependent because an invariant reads what they write.
 
-A *preemption* takes the turn from a run that has not ended. With none, the runs are run one after the other: the serial orders.
+A *preemption* takes the turn from a run that has not ended. With none, the runs are run one after the other: the serial orders. That
+few runs with few preemptions come first also means that what takes two runs is found soon among many.
 
 This module must not know how transactions are executed, nor where the runs come from.
 """
@@ -47,10 +49,12 @@ class Node:
     #: Whose turn it was.
     last: int
     preemptions: int
+    #: The runs that have begun: a bit for each.
+    begun: int
     #: Invariants that do not hold here.
     broken: frozenset[str]
-    #: Invariants that some transaction on the way broke, and after how many transactions it was.
-    fallen: tuple[tuple[str, int], ...] = ()
+    #: Invariants that some transaction on the way broke.
+    fallen: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -72,10 +76,10 @@ class Found:
     serial_violating: int = 0
     bounded: bool = False
     exhausted: str | None = None
-    #: Whether the search went past the serial orders.
+    #: Whether the search went past the serial orders: those have no preemption, and at most all runs have begun.
     past_serial: bool = False
     by_name: dict[str, int] = dataclasses.field(default_factory=dict[str, int])
-    #: The smallest schedule for each name: preemptions, transactions until it shows, its path.
+    #: The smallest beginning of a schedule for each name: preemptions, transactions until it shows, its path.
     smallest: dict[str, tuple[int, int, Path]] = dataclasses.field(default_factory=dict[str, tuple[int, int, Path]])
     #: The ends of all serial orders.
     serial_ends: set[End] = dataclasses.field(default_factory=set[End])
@@ -114,7 +118,7 @@ class Search:
         for root, place in enumerate(self._places):
             if place.is_async:
                 self._ground.async_root(root)
-        first = Node((), frozenset(), self._places, -1, 0, frozenset(self._ground.broken(())))
+        first = Node((), frozenset(), self._places, -1, 0, 0, frozenset(self._ground.broken(())))
         self._levels: list[list[tuple[Node, int, Invocation]]] = [[]]
         self._arrive(first)
         level = 0
@@ -125,7 +129,7 @@ class Search:
                     return
                 self._step(*todo.pop())
             level += 1
-            self.found.past_serial = True
+            self.found.past_serial = level >= (len(self._places) if self._options.reduce else 1)
 
     def _spent(self) -> bool:
         options, found = self._options, self.found
@@ -136,7 +140,7 @@ class Search:
             if monotonic() - self._began > options.seconds:
                 found.exhausted = f"{options.seconds:g} s"
             if self._progress is not None:
-                self._progress(found.explored, 0)
+                self._progress(found.explored, options.schedules)
         return found.exhausted is not None
 
     # --- one transaction further -----------------------------------------------------------------------------------------------
@@ -159,9 +163,11 @@ class Search:
         broken, fallen = node.broken, node.fallen
         if event.writes:
             broken = frozenset(self._ground.broken(path))
-            fallen += tuple((name, len(path)) for name in sorted(broken - node.broken))
+            fallen += tuple(sorted(broken - node.broken))
+            for name in broken - node.broken:
+                self._remember(name, preemptions, path)
         places = (*node.places[:root], place, *node.places[root + 1 :])
-        self._arrive(Node(path, events, places, root, preemptions, broken, fallen))
+        self._arrive(Node(path, events, places, root, preemptions, node.begun | 1 << root, broken, fallen))
 
     def _cost(self, node: Node, root: int) -> int:
         return int(node.last not in (root, -1) and bool(node.places[node.last].pending))
@@ -179,9 +185,12 @@ class Search:
             if bound is not None and preemptions > bound:
                 self.found.bounded = True
                 continue
-            if preemptions == len(self._levels):
+            level = preemptions
+            if self._options.reduce:
+                level += (node.begun | 1 << root).bit_count() - 1
+            while level >= len(self._levels):
                 self._levels.append([])
-            self._levels[preemptions].append((node, root, call))
+            self._levels[level].append((node, root, call))
 
     def _choices(self, node: Node) -> Iterator[tuple[int, Invocation]]:
         """Who may be next, the last to be tried first: what is taken is taken from the end."""
@@ -207,17 +216,21 @@ class Search:
         if fault is not None:
             found.undecided += 1
             found.undecided_because = found.undecided_because or str(fault)
-        wrong = dict(reversed(node.fallen))
+        wrong = set(node.fallen)
         if self._options.serial and fault is None and not self._serial(node):
-            wrong[NOT_SERIAL] = len(node.path)
+            wrong.add(NOT_SERIAL)
+            self._remember(NOT_SERIAL, node.preemptions, node.path)
         found.serial_orders += node.preemptions == 0
         found.serial_violating += bool(wrong) and node.preemptions == 0
         found.violating += bool(wrong)
-        for name, place in wrong.items():
+        for name in sorted(wrong):
             found.by_name[name] = found.by_name.get(name, 0) + 1
-            present = found.smallest.get(name)
-            if present is None or (node.preemptions, place) < present[:2]:
-                found.smallest[name] = (node.preemptions, place, node.path)
+
+    def _remember(self, name: str, preemptions: int, path: Path) -> None:
+        """A schedule goes wrong when it has come so far."""
+        present = self.found.smallest.get(name)
+        if present is None or (preemptions, len(path)) < present[:2]:
+            self.found.smallest[name] = (preemptions, len(path), path)
 
     def _serial(self, node: Node) -> bool:
         """Whether a schedule ends as some serial order does. Serial orders are walked first."""

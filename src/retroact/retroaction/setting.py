@@ -63,7 +63,8 @@ class Setting:
 
 def prepare(history: History, shelf: Shelf, runs: Sequence[RunId], changed: Registry | None, steps: Mapping[str, StepPolicy]) -> Setting:
     """Bring the chosen runs to their beginning. Raises UnknownRun, UnknownFunction, SourceMissing, LoadFailed, DamagedTrace."""
-    chosen = [history.trace.run(run) for run in dict.fromkeys(runs)]
+    named = [history.trace.run(run) for run in dict.fromkeys(runs)]
+    chosen = [run for run in named if not any(run.parent and run.run.startswith(f"{other.run}.") for other in named)]
     records = chosen_records(history, [run.run for run in chosen])
     version, playing = _beginning(history, chosen, records)
     last = max((r.version for r in records), default=version)
