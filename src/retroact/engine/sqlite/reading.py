@@ -92,6 +92,8 @@ class Reader:
                 reads.update(_tied(table, write, numbered=not given.get(table.name, False)))
         if schema_changed:
             writes.update(self._unseen(shape for shape, _, _ in noted))
+        # Where a write is not known in particular, neither is what it asked.
+        reads.update(Read(write.table) for write in writes if write.unknown)
         if any("last_insert_rowid" in shape.sql.lower() for shape, _, _ in noted):
             ordered.update(w.table for w in writes)
         return Access(frozenset(reads), frozenset(writes), frozenset(ordered))
