@@ -89,5 +89,5 @@ def _may_equal(one: Cell, other: Cell) -> bool:
     if isinstance(one, str) and isinstance(other, str):
         return one == other or one.rstrip().casefold() == other.rstrip().casefold()
     if isinstance(one, int | float) and isinstance(other, int | float):
-        return one == other
+        return float(one) == float(other)  # a column of type REAL makes it of both
     return not (isinstance(one, bytes) and isinstance(other, bytes)) or one == other

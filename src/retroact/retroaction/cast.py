@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from retroact.engine.contract import Invocation
 from retroact.function.kind import Kind
-from retroact.retroaction.rehearsal import Answer, Part, Rehearsed, rehearse
-from retroact.trace.record import ALONE, Outcome, RunId, StepNumber
+from retroact.retroaction.rehearsal import Answer, Part, Rehearsed, Stepped, rehearse
+from retroact.trace.record import Outcome, RunId, StepNumber
 
 #: The part that a call of a workflow is: as it was recorded, or new.
 MakePart = Callable[[Invocation, RunId, Part], Part]
@@ -74,17 +74,15 @@ class Ended(Place):
 class World:
     """What all places of a run have in common: how its steps are answered, and what its children are."""
 
-    def __init__(self, stepped: Callable[[Invocation, int], Answer], make_part: MakePart) -> None:
+    def __init__(self, stepped: Stepped, make_part: MakePart, ended: Callable[[Invocation], int]) -> None:
+        """`ended` says when a call ended that the record knows, else 0."""
         self._stepped = stepped
         self._make_part = make_part
+        self._ended = ended
 
     def begin(self, part: Part) -> Place:
         """Where a workflow stands before anything was answered."""
         return self._settled({part.run: _Player(part, (), rehearse(part, (), self._stepped))})
-
-    def alone(self, run: RunId, part: Part) -> Place:
-        """A transaction that is a run by itself."""
-        return Ended(None, (Invocation(run=run, step=ALONE, function=part.function, arguments=part.arguments),))
 
     def moved(self, players: dict[RunId, _Player], call: Invocation, answer: Answer) -> Place:
         """The place that an answer leads to."""
@@ -113,7 +111,7 @@ class World:
                     part = self._make_part(call, run, player.part)
                     return {run: _Player(part, (), rehearse(part, (), self._stepped))}
                 if child.rehearsed.outcome is not None:
-                    ended_us = max((a.ended_us for _, a in child.answers), default=0)
+                    ended_us = self._ended(call) or max((a.ended_us for _, a in child.answers), default=0)
                     answer = Answer(child.rehearsed.outcome, child.rehearsed.error, ended_us)
                     return {call.run: self._answered(player, call.step, answer)}
         return None

@@ -73,13 +73,15 @@ def prepare(history: History, shelf: Shelf, runs: Sequence[RunId], changed: Regi
     others = [r for r in history.trace.records_between(version, last) if r.kind == "transaction" and r.changes]
     sources = {run.run: (changed or shelf.registry(run)) for run in playing}
     answers = _Answers(records, sources, steps)
-    world = World(answers.step, _Parts(records))
+    moments = {(r.run, int(r.step), r.function): (r.began_us, r.began_us + r.elapsed_us) for r in records}
+    unknown = (0, 0)
+    world = World(answers.step, _Parts(records), lambda call: moments.get((call.run, int(call.step), call.function.name), unknown)[1])
     return Setting(
         version=version,
         runs=tuple(playing),
         places=tuple(_place(world, run, sources[run.run], shelf, changed) for run in playing),
         invariants=changed.invariants if changed is not None else _invariants(sources, shelf, playing),
-        moments={(r.run, int(r.step), r.function): (r.began_us, r.began_us + r.elapsed_us) for r in records},
+        moments=moments,
         functions={(r.run, r.function): r.began_us for r in reversed(records)},
         began_us={run.run: run.began_us for run in chosen},
         left_out=sum(r.version not in theirs for r in others),
