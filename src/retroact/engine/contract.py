@@ -108,8 +108,9 @@ class Nest(Protocol):
         """How many transactions are on the pile."""
         ...
 
-    def push(self, invocation: Invocation, now_us: int, seed: str) -> Pushed:
-        """Execute a transaction upon those that are there. One that raised leaves no effect."""
+    def push(self, invocation: Invocation, now_us: int, seed: str, *, look: bool = True) -> Pushed:
+        """Execute a transaction upon those that are there. One that raised leaves no effect. `look`: what it read, wrote and changed
+        is wanted, not only its outcome."""
         ...
 
     def pop(self, depth: int) -> None:

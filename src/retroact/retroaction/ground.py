@@ -202,9 +202,9 @@ class Ground:
         self._go_to(path)
         return self._around(call, lambda: self._push(call))
 
-    def _push(self, call: Invocation) -> Pushed:
+    def _push(self, call: Invocation, *, look: bool = True) -> Pushed:
         self.executed += 1
-        return self._nest.push(call, self._moments(call)[0], call.seed)
+        return self._nest.push(call, self._moments(call)[0], call.seed, look=look)
 
     def _go_to(self, path: Path) -> None:
         """Bring the branch to the end of a path: what the last one shares with it stays."""
@@ -221,7 +221,7 @@ class Ground:
             self._repeat(event)
 
     def _repeat(self, event: Event) -> None:
-        pushed = self._push(event.call)
+        pushed = self._push(event.call, look=False)
         self._pile.append(event)
         if self._outcomes.get(encode_json(pushed.outcome)) != event.outcome:
             then, now = (o.value if o.failure is None else o.failure.error for o in (event.answer.outcome, pushed.outcome))

@@ -39,8 +39,9 @@ class Nest:
         """How many transactions are on the pile."""
         return len(self._pile)
 
-    def push(self, invocation: Invocation, now_us: int, seed: str) -> Pushed:
-        """Execute a transaction upon those that are there. One that raised leaves no effect, and its place on the pile."""
+    def push(self, invocation: Invocation, now_us: int, seed: str, *, look: bool = True) -> Pushed:
+        """Execute a transaction upon those that are there. One that raised leaves no effect, and its place on the pile. `look`: what
+        it read, wrote and changed is wanted, not only its outcome."""
         connection = self._connection
         self._database.execute("savepoint retroact_nest")
         connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
@@ -50,12 +51,12 @@ class Nest:
             self._take_back()
             raise
         schema = connection.schema_changed
-        access = self._reader.access(connection.notes, connection.row_notes, schema_changed=schema)
+        access = self._reader.access(connection.notes, connection.row_notes, schema_changed=schema) if look else Access()
         changes: tuple[Change, ...] = ()
         if executed.error is not None:
             self._database.execute("rollback to retroact_nest")
             access = Access(access.reads, frozenset(), access.ordered)
-        elif connection.row_notes or schema:
+        elif look and (connection.row_notes or schema):
             changes = self._changes(schema=schema)
         if schema:
             self._forget()
