@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from retroact.engine.access import Access
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.record import Change, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
@@ -136,12 +137,56 @@ class Reads:
     tables: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a body did on a nest, and what it read and wrote."""
+
+    outcome: Outcome
+    error: Exception | None
+    access: Access
+    changes: tuple[Change, ...]
+
+
 class SchemaMoved(Exception):
     """A record changed the schema: the state after it is to be opened, not reached row by row."""
 
     def __init__(self, version: Version) -> None:
         super().__init__(version)
         self.version = version
+
+
+class Nest(Protocol):
+    """A branch on which transactions are tried one upon the other, and taken back in reverse. For one thread at a time."""
+
+    @property
+    def depth(self) -> int:
+        """How many transactions are on the pile."""
+        ...
+
+    def push(self, invocation: Invocation, now_us: int, seed: str, *, look: bool = True) -> Pushed:
+        """Execute a transaction upon those that are there. One that raised leaves no effect. `look`: what it read, wrote and changed
+        is wanted, not only its outcome."""
+        ...
+
+    def pop(self, depth: int) -> None:
+        """Take transactions back until so many are left."""
+        ...
+
+    def holds(self, invariant: Invocation) -> tuple[bool, str | None, Access]:
+        """Whether an invariant holds here, what it raised if it did, and what it read."""
+        ...
+
+    def tables(self) -> list[str]:
+        """The application's tables."""
+        ...
+
+    def content(self, table: str) -> str:
+        """A digest of a table's rows, in whatever order."""
+        ...
+
+    def close(self) -> None:
+        """Take everything back: the branch is as it was."""
+        ...
 
 
 class Branch(Protocol):
@@ -189,6 +234,10 @@ class Branch(Protocol):
 
     def advance(self, record: Record) -> None:
         """Apply what a record changed. Raises SchemaMoved."""
+        ...
+
+    def nest(self) -> Nest:
+        """Try transactions upon one another here, until the nest is closed."""
         ...
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:

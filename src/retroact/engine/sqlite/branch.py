@@ -19,6 +19,7 @@ from retroact.engine.attempt import execute, transaction_scope
 from retroact.engine.contract import Invocation, Key, SchemaMoved, Trial, Watcher
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
+from retroact.engine.sqlite.nest import Nest
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.reads import RowReads, key_columns
 from retroact.engine.sqlite.relation import Relations, RowNote, decode_changes, encode_changes
@@ -147,6 +148,10 @@ class Branch:
         if trial.error is not None:
             return False, f"{type(trial.error).__name__}: {trial.error}"
         return trial.outcome.value == "true", None
+
+    def nest(self) -> Nest:
+        """Try transactions upon one another here, until the nest is closed."""
+        return Nest(self._database, self._connection, self._relations)
 
     # --- recorded changes --------------------------------------------------------------------------------------------------
 
