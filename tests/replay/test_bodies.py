@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -43,10 +44,8 @@ def child(how: str) -> str:
 
 @workflow
 def parent(how: str) -> str:
-    try:
+    with contextlib.suppress(ValueError):
         {"child": child, "failing": child, "refused": lambda _: refuse(), "failed": lambda _: fail()}[how](how)
-    except ValueError:
-        pass
     write(f"parent at {retroact.now()}")
     return str(retroact.now())
 
