@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import determinism, export, past, recording, recovery, retro, throughput
+from bench import determinism, exploration, export, past, recording, recovery, retro, throughput
 from bench.harness import Options
 
 
@@ -32,6 +32,7 @@ BENCHMARKS = {
         Benchmark("w6", "200 workflows interrupted by SIGKILL: from the restart until all are done", (200,), recovery.w6),
         Benchmark("open", "open any of many past commits and read a row, against opening the present", (1,), past.open_past),
         Benchmark("export", "size of a portable trace, by database and by transactions exported", (1,), export.export_sizes),
+        Benchmark("explore", "schedules of the demo's orders a second, against a copy of the database for each", (3,), exploration.explore),
         Benchmark("replay", "transactions replayed a second, against the rate they were run at", (8,), past.replay),
         Benchmark("given", "what time.time() and its like cost more outside of functions", (1,), determinism.substitutes),
         Benchmark("verify", "one run in a hundred executed a second time, against none", (1, 8), determinism.verify),

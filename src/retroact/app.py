@@ -30,16 +30,16 @@ from retroact.errors import (
     NoProject,
     NotFinished,
     RunCancelled,
-    UnknownStep,
     WrongFunction,
 )
-from retroact.function.code import captured, load_path
+from retroact.function.code import captured
 from retroact.function.context import awaited, current_scope
 from retroact.function.declare import Function
 from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
+from retroact.going_back import GoingBack
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
 from retroact.trace.retention import Retention
@@ -53,10 +53,7 @@ if TYPE_CHECKING:
     from retroact.engine.sqlite.trace_reader import TraceReader
     from retroact.function.code import Code
     from retroact.portable import Exported, ExportOptions
-    from retroact.provenance.transaction import TransactionView
-    from retroact.replay.replayer import Report
     from retroact.replay.verifier import Verifier
-    from retroact.retroaction.difference import Difference
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,7 +103,7 @@ class _UnderWay:
         self.told: Callable[[Future], None] | None = None
 
 
-class App:
+class App(GoingBack):
     """Functions on a database.
 
         app = App("shop.db", shop)                 # a module of functions, or a list of them
@@ -297,47 +294,6 @@ class App:
 
         return History(self.path)
 
-    def replay(self, runs: Iterable[str]) -> Report:
-        """Run the past again, and compare: each transaction of the runs at the state that it saw. Raises UnknownRun."""
-        from retroact.replay.workflows import replay_runs
-
-        self._catch_up()
-        return replay_runs(self.history, [RunId(run) for run in runs], fallback=self.registry)
-
-    def look_at(self, run: str, step: int = 0) -> TransactionView:
-        """One transaction, looked at whole: its statements with their results, its rows before and after, who wrote what it read,
-        who read what it wrote. `step` is its number in its workflow. Raises UnknownRun, UnknownStep."""
-        from retroact.provenance.transaction import look_at
-        from retroact.replay.shelf import Shelf
-
-        self._catch_up()
-        records = self.history.trace.records_of(self.history.trace.run(RunId(run)).run)
-        record = next((r for r in reversed(records) if r.step == step and r.kind == Kind.TRANSACTION.value), None)
-        if record is None:
-            raise UnknownStep(run=run, step=step, steps=[r.step for r in records if r.kind == Kind.TRANSACTION.value])
-        shelf = Shelf(self.history.trace, self.registry)
-        try:
-            return look_at(self.history, record, shelf.function)
-        finally:
-            shelf.close()
-
-    def retroact(
-        self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None, *, full: bool = False
-    ) -> Difference:
-        """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction.
-
-        What cannot differ is not run again, unless everything is to be: `full`. The answer is the same."""
-        from retroact.replay.shelf import Shelf
-        from retroact.retroaction.retroactor import Retroactor
-
-        self._catch_up()
-        registry = changed if isinstance(changed, Registry) else Registry.of(load_path(Path(changed)))
-        shelf = Shelf(self.history.trace, self.registry)
-        try:
-            return Retroactor(self.history, shelf, registry, answers, full=full).run([RunId(run) for run in runs])
-        finally:
-            shelf.close()
-
     @property
     def verifications(self) -> Verified:
         """What executing a sample of the transactions a second time has found: see `verify_rate`."""
@@ -369,8 +325,12 @@ class App:
         self._catch_up()
         return export(self.path, runs, to, options, fallback=self.registry)
 
+    def _past(self) -> History:
+        self._catch_up()
+        return self.history
+
     def _catch_up(self) -> None:
-        """Bring the page log up to this moment."""
+        # The page log is some milliseconds behind the writer.
         self.engine.settle()
         if self.engine.historian is not None:
             self.engine.historian.store()

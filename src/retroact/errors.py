@@ -112,6 +112,10 @@ class BadRetention(Misuse):
     """This retention cannot be kept: {problem}. An example: Retention(age="30d", size="1GB", tables={{"sessions": "7d"}})."""
 
 
+class BadSchedule(Misuse):
+    """{schedule!r} cannot be the schedule of these runs: {problem}. `retroact retro RUN... --explore` prints schedules that can."""
+
+
 class NoProject(Misuse):
     """{problem}. {remedy}"""
 
@@ -177,6 +181,12 @@ class MigrationFailed(CodeFault):
 
 class LoadFailed(CodeFault):
     """{path} cannot be loaded: {problem}."""
+
+
+class NotRepeatable(CodeFault):
+    """{function} (run {run!r}) did something else when it was executed again on the same state: first {then}, then {now}. What it
+    does must depend on nothing but its arguments and the database; keep no state in the module, and take time and chance from
+    retroact.now(), retroact.rng() and retroact.uuid()."""
 
 
 # --- TraceFault: the record does not say what was needed ----------------------------------------------------------------

@@ -33,8 +33,8 @@ from retroact.replay.replayer import Progress, Report, chosen_records
 from retroact.replay.shelf import Shelf
 from retroact.replay.workflows import replay_runs
 from retroact.retroaction.difference import Difference
-from retroact.retroaction.rehearsal import rehearse
 from retroact.retroaction.retroactor import Retroactor
+from retroact.retroaction.run_through import run_through
 from retroact.trace.record import Record, Run, RunId
 
 
@@ -105,7 +105,7 @@ def export(
         with _exporter(home, chosen) as exporter:
             if options.redact:
                 _redact(exporter, home, options.redact, chosen, fallback)
-            rehearse(exporter.history, chosen, fallback=fallback, progress=progress)
+            run_through(exporter.history, chosen, fallback=fallback, progress=progress)
             changes = (c for r in exporter.history.trace.records_between(exporter.base, exporter.last) for c in r.changes)
             exporter.widen(Wider(tables=options.tables, whole=options.whole, touched=touched_rows(changes)))
             sections, notes = exporter.sections(chosen)
@@ -113,7 +113,7 @@ def export(
             base, last = exporter.base, exporter.last
         content = file.pack(sections)
         with open_sections(path, sections) as past:
-            report = rehearse(past.history, chosen)
+            report = run_through(past.history, chosen)
             redacted = past.redacted
             records = sum(1 for _ in past.history.trace.records_between(base, last))
         file.write(path, content, overwrite=options.overwrite)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retroact.cli import opening, project, selection
+from retroact.cli import explore, opening, project, selection
 from retroact.cli.failure import NO, BadRequest
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table
 from retroact.cli.picture import draw
@@ -38,18 +38,23 @@ _MOST = 40
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of `retro`."""
     selection.options(parser)
-    parser.add_argument("--with", dest="changed", metavar="PATH", required=True, help="the changed code: a .py file or a package folder")
+    parser.add_argument("--with", dest="changed", metavar="PATH", help="the changed code: a .py file or a package folder")
     parser.add_argument(
         "--answer", metavar="STEP=JSON", action="append", default=[], help="the result of a step that the record has none for"
     )
     parser.add_argument("--full", action="store_true", help="run every transaction, also those that cannot differ: slower, the same answer")
+    explore.options(parser)
     parser.add_argument("--timeline", action="store_true", help="draw how the transactions interleaved, then and now")
     project.options(parser)
-    parser.epilog = f"{parser.epilog}\nExit code 1: an invariant breaks, or a run could not be decided."
+    parser.epilog = f"{parser.epilog}\nExit code 1: an invariant breaks, or a run could not be decided.\n{explore.EPILOG}"
 
 
 def call(args: argparse.Namespace) -> int:
-    """Run changed code over the past and print the difference."""
+    """Run changed code over the past and print the difference; or explore schedules."""
+    if explore.wanted(args):
+        return explore.call(args)
+    if args.changed is None:
+        raise BadRequest(problem="missing: --with", remedy="Name the changed code: --with PATH; or look at other schedules: --explore")
     answers = dict(_answer(text) for text in args.answer)
     path = project.present_database(args)
     changed = Registry.of(opening.functions_in(project.existing_code(Path(args.changed))))

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from retroact.engine.access import Access
 from retroact.engine.footprint import Footprint
 from retroact.function.code import Code
 from retroact.function.declare import Function
@@ -137,6 +138,16 @@ class Reads:
     tables: tuple[str, ...] = ()
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pushed:
+    """What a body did on a nest, and what it read and wrote."""
+
+    outcome: Outcome
+    error: Exception | None
+    access: Access
+    changes: tuple[Change, ...]
+
+
 class SchemaMoved(Exception):
     """A record changed the schema: the state after it is to be opened, not reached row by row."""
 
@@ -147,6 +158,40 @@ class SchemaMoved(Exception):
 
 class Entangled(BaseException):
     """Deferred changes cannot be applied beside what was done on the branch. Not an Exception: no body is to catch it."""
+
+
+class Nest(Protocol):
+    """A branch on which transactions are tried one upon the other, and taken back in reverse. For one thread at a time."""
+
+    @property
+    def depth(self) -> int:
+        """How many transactions are on the pile."""
+        ...
+
+    def push(self, invocation: Invocation, now_us: int, seed: str, *, look: bool = True) -> Pushed:
+        """Execute a transaction upon those that are there. One that raised leaves no effect. `look`: what it read, wrote and changed
+        is wanted, not only its outcome."""
+        ...
+
+    def pop(self, depth: int) -> None:
+        """Take transactions back until so many are left."""
+        ...
+
+    def holds(self, invariant: Invocation) -> tuple[bool, str | None, Access]:
+        """Whether an invariant holds here, what it raised if it did, and what it read."""
+        ...
+
+    def tables(self) -> list[str]:
+        """The application's tables."""
+        ...
+
+    def content(self, table: str) -> str:
+        """A digest of a table's rows, in whatever order."""
+        ...
+
+    def close(self) -> None:
+        """Take everything back: the branch is as it was."""
+        ...
 
 
 class Branch(Protocol):
@@ -194,6 +239,10 @@ class Branch(Protocol):
 
     def advance(self, record: Record) -> None:
         """Apply what a record changed. Raises SchemaMoved."""
+        ...
+
+    def nest(self) -> Nest:
+        """Try transactions upon one another here, until the nest is closed."""
         ...
 
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:

@@ -63,8 +63,10 @@ class Call:
         self._player.answered(self)
         self.future.set_result(value)
 
-    def fail(self, error: BaseException) -> None:
-        """Give the call its failure."""
+    def fail(self, error: BaseException, ended_us: int = 0) -> None:
+        """Give the call its failure, and the time at which it ended."""
+        scope = self._player.scope
+        scope.last_us = max(scope.last_us, ended_us)
         self._player.answered(self)
         self.future.set_exception(error)
 
@@ -254,9 +256,11 @@ def _cycle() -> Generator[None, None, None]:
 class Stage:
     """All players of a play."""
 
-    def __init__(self, answer: Answer, began_us: Callable[[RunId], int]) -> None:
-        """`answer` is shown each call of a step and resolves or fails it at once; `began_us` says when a run began."""
+    def __init__(self, answer: Answer, began_us: Callable[[RunId], int], ended_us: Callable[[Invocation], int] = lambda _: 0) -> None:
+        """`answer` is shown each call of a step and resolves or fails it at once; `began_us` says when a run began, `ended_us` when
+        the call of a workflow ended (0: not known; then, when the last call ended that it made)."""
         self.players: dict[RunId, Player] = {}
+        self._ended_us = ended_us
         self._answer = answer
         self._began_us = began_us
 
@@ -299,8 +303,9 @@ class Stage:
 
     def _end_child(self, child: Player, call: Call) -> None:
         child.parent = None
+        ended_us = self._ended_us(call.invocation) or child.scope.last_us
         if child.error is not None:
-            call.fail(child.error)
+            call.fail(child.error, ended_us)
         else:
             assert child.outcome is not None, "a player without error has an outcome"
-            call.resolve(child.function.schema.decode_result(child.outcome.value or "null"))
+            call.resolve(child.function.schema.decode_result(child.outcome.value or "null"), ended_us)

@@ -11,7 +11,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
-from retroact.engine.contract import History, Trace
+from retroact.engine.contract import History, Invocation, Trace
 from retroact.engine.hashing import present_hashing
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.kind import Kind
@@ -59,7 +59,7 @@ class Rehearsal:
         self.run = run
         self._trace = trace
         self._director = _Director(trace, {plain_name(f.module): sys.modules[f.module] for f in registry}, told)
-        self._stage = Stage(self._director.answer, lambda _: run.began_us)
+        self._stage = Stage(self._director.answer, lambda one: (trace.find_run(one) or run).began_us, self._director.ended_us)
         self._player = self._stage.enter(run.run, function, run.arguments.encode(), registry)
 
     def settle(self) -> None:
@@ -119,12 +119,17 @@ class _Director:
             return False
         if self._told is not None:
             self._told(call, record)
+        ended_us = record.began_us + record.elapsed_us
         if record.outcome.failure is not None:
-            call.fail(revive(record.outcome.failure, invocation.run, self._modules))  # pyright: ignore[reportArgumentType]
+            call.fail(revive(record.outcome.failure, invocation.run, self._modules), ended_us)  # pyright: ignore[reportArgumentType]
         else:
-            value = invocation.function.schema.decode_result(record.outcome.value or "null")
-            call.resolve(value, record.began_us + record.elapsed_us)
+            call.resolve(invocation.function.schema.decode_result(record.outcome.value or "null"), ended_us)
         return True
+
+    def ended_us(self, invocation: Invocation) -> int:
+        """When a recorded call ended; 0 when it is not recorded."""
+        record = self._of(invocation.run).get(invocation.step)
+        return 0 if record is None else record.began_us + record.elapsed_us
 
     def _of(self, run: RunId) -> dict[int, Record]:
         if run not in self._records:

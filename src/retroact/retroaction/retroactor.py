@@ -471,7 +471,7 @@ class _Play:
         self._note(call.invocation, slot, record, trial)
         ended_us = (record or slot).began_us + (record or slot).elapsed_us if (record or slot) else 0  # pyright: ignore[reportOptionalMemberAccess]
         if trial.error is not None:
-            call.fail(trial.error)
+            call.fail(trial.error, ended_us)
         else:
             call.resolve(call.invocation.function.schema.decode_result(trial.outcome.value or "null"), ended_us)
         self._stage.settle()
@@ -499,7 +499,7 @@ class _Play:
 
     def _answer_as(self, call: Call, outcome: Outcome, ended_us: int) -> None:
         if outcome.failure is not None:
-            call.fail(revive(outcome.failure, call.invocation.run, self._code.modules))
+            call.fail(revive(outcome.failure, call.invocation.run, self._code.modules), ended_us)
         else:
             call.resolve(call.invocation.function.schema.decode_result(outcome.value or "null"), ended_us)
 

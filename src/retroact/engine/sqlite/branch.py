@@ -22,6 +22,7 @@ from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
 from retroact.engine.sqlite.footprint import Footprints
 from retroact.engine.sqlite.lag import SEQUENCES, Due, Lag, Waiting
+from retroact.engine.sqlite.nest import Nest
 from retroact.engine.sqlite.queries import fetch
 from retroact.engine.sqlite.reads import RowReads, key_columns
 from retroact.engine.sqlite.relation import Relation, Relations, RowNote, decode_changes, encode_changes
@@ -227,6 +228,11 @@ class Branch:
     def asked(self, invariant: str) -> tuple[Statement, ...]:
         """The statements by which an invariant was answered last."""
         return self._asked.get(invariant, ())
+
+    def nest(self) -> Nest:
+        """Try transactions upon one another here, until the nest is closed."""
+        self.settle()
+        return Nest(self._database, self._connection, self._relations)
 
     # --- recorded changes --------------------------------------------------------------------------------------------------
 
