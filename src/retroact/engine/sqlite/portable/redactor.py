@@ -128,7 +128,15 @@ class Redactor:
         except SchemaMoved:
             problem = f"version {record.version} changed the schema and does not do the same on redacted data"
             remedy = "Export runs from after it, or leave the column out."
-            raise CannotRedact(column=", ".join(map(".".join, sorted(self._columns))), problem=problem, remedy=remedy) from None
+            raise self._cannot(problem, remedy) from None
+        except apsw.ConstraintError as error:
+            # A transaction that is kept as it was recorded, on rows that an earlier one computed anew from redacted values.
+            problem = f"what version {record.version} wrote does not fit redacted data that was computed before it ({error})"
+            remedy = "Redact what is computed from the column too, export other runs, or leave the column out."
+            raise self._cannot(problem, remedy) from None
+
+    def _cannot(self, problem: str, remedy: str) -> CannotRedact:
+        return CannotRedact(column=", ".join(map(".".join, sorted(self._columns))), problem=problem, remedy=remedy)
 
     def _same_way(self, record: Record, trial: Trial) -> bool:
         then, now = record.statements, trial.statements
