@@ -60,8 +60,12 @@ class GoingBack:
         finally:
             shelf.close()
 
-    def retroact(self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None) -> Difference:
-        """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction."""
+    def retroact(
+        self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None, *, full: bool = False
+    ) -> Difference:
+        """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction.
+
+        What cannot differ is not run again, unless everything is to be: `full`. The answer is the same."""
         from retroact.replay.shelf import Shelf
         from retroact.retroaction.retroactor import Retroactor
 
@@ -69,7 +73,7 @@ class GoingBack:
         registry = changed if isinstance(changed, Registry) else Registry.of(load_path(Path(changed)))
         shelf = Shelf(history.trace, self.registry)
         try:
-            return Retroactor(history, shelf, registry, answers).run([RunId(run) for run in runs])
+            return Retroactor(history, shelf, registry, answers, full=full).run([RunId(run) for run in runs])
         finally:
             shelf.close()
 

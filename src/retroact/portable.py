@@ -190,13 +190,20 @@ class Past:
         return replay_runs(self.history, self._meant(runs))
 
     def retroact(
-        self, changed: str | Path | Registry, runs: Iterable[str] | None = None, answers: Mapping[str, Any] | None = None
+        self,
+        changed: str | Path | Registry,
+        runs: Iterable[str] | None = None,
+        answers: Mapping[str, Any] | None = None,
+        *,
+        full: bool = False,
     ) -> Difference:
-        """Run changed code over the past; without runs, over those that were chosen. Raises UnknownRun, NotExported."""
+        """Run changed code over the past; without runs, over those that were chosen. Raises UnknownRun, NotExported.
+
+        What cannot differ is not run again, unless everything is to be: `full`. The answer is the same."""
         registry = changed if isinstance(changed, Registry) else Registry.of(load_path(Path(changed)))
         shelf = Shelf(self.history.trace)
         try:
-            return Retroactor(self.history, shelf, registry, answers).run(self._meant(runs))
+            return Retroactor(self.history, shelf, registry, answers, full=full).run(self._meant(runs))
         finally:
             shelf.close()
 

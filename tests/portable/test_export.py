@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+import msgspec
 import pytest
 
 from retroact import App, step, transaction, workflow
+from retroact.engine.sqlite.relation import Relation
 from retroact.errors import AlreadyThere, BeyondHistory, NoProject, NotExported, OnlyForReading, UnknownRun, UnknownTable, UnknownVersion
 from retroact.function.code import load_path
 from retroact.portable import Exported, ExportOptions, export, open_portable
 from retroact.replay.divergence import Verdict
+from retroact.trace.record import Statement
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Rows of a table that is far too large to be taken whole.
@@ -239,6 +242,32 @@ def test_a_body_that_catches_everything_gets_no_wrong_answer(home: Path, away: P
     """A body may go on after any error; what it then does must not pass for what would have happened."""
     with open_portable(away / "bug.retro") as past, pytest.raises(NotExported, match="customers"):
         past.retroact(home / "forgiving.py", ["one"])
+
+
+def test_what_waits_for_a_page_that_is_missing_is_not_passed_over(home: Path, away: Path) -> None:
+    """Deferred changes, recorded statements and single rows ask for pages too."""
+    with open_portable(away / "bug.retro") as past:
+        scan = past.history.trace.scan(past.chosen)
+        customers = {99: Relation(99, "customers", ("id", "email", "note"), has_rowid=True)}
+        text = "select count(*) from customers where note like '%00%'"
+        record = scan.entries[0].record
+        asking = Statement(sql=text, parameters={}, count=1, ordered=None, unordered=None)
+
+        def deferred(branch: Any) -> Any:
+            branch.defer(f'[[99,"u",{MANY // 2},{{"2":["a","b"]}}]]', customers)
+            return branch
+
+        for ask in (
+            lambda branch: deferred(branch).settle(),
+            lambda branch: deferred(branch).query("select * from customers where id = :i", {"i": MANY // 2}),
+            lambda branch: branch.row("customers", (MANY // 2,)),
+            lambda branch: branch.retrace(msgspec.structs.replace(record, statements=(asking,))),
+        ):
+            branch = past.history.at(scan.first)
+            with pytest.raises(NotExported, match="customers"):
+                ask(branch)
+            assert branch.query("select count(*) from stock")[1] == [(2,)], "it can be asked for what it has"
+            branch.close()
 
 
 @pytest.mark.parametrize("options", [ExportOptions(tables=("customers",)), ExportOptions(whole=True)])

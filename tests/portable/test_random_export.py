@@ -86,12 +86,13 @@ def check_changed(source: str, seed: int) -> None:
             export(home.path, runs, folder / "x.retro")
             with module_of(folder, rotated(source)) as other, open_portable(folder / "x.retro") as past:
                 changed = Registry.of(other)
-                expected = Retroactor(home, Shelf(home.trace), changed).run(past.chosen)
-                try:
-                    found = past.retroact(changed)
-                except NotExported:
-                    return
-                assert dataclasses.replace(found, seconds=0.0) == dataclasses.replace(expected, seconds=0.0)
+                for full in (False, True):
+                    expected = Retroactor(home, Shelf(home.trace), changed, full=full).run(past.chosen)
+                    try:
+                        found = past.retroact(changed, full=full)
+                    except NotExported:
+                        continue
+                    assert dataclasses.replace(found, seconds=0.0) == dataclasses.replace(expected, seconds=0.0)
         finally:
             home.close()
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
 
 from retroact.engine.access import Access
+from retroact.engine.footprint import Footprint
 from retroact.function.code import Code
 from retroact.function.declare import Function
 from retroact.trace.record import Change, Hashing, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
@@ -155,6 +156,10 @@ class SchemaMoved(Exception):
         self.version = version
 
 
+class Entangled(BaseException):
+    """Deferred changes cannot be applied beside what was done on the branch. Not an Exception: no body is to catch it."""
+
+
 class Nest(Protocol):
     """A branch on which transactions are tried one upon the other, and taken back in reverse. For one thread at a time."""
 
@@ -244,8 +249,98 @@ class Branch(Protocol):
         """Read the state: column names and rows."""
         ...
 
+    def retrace(self, record: Record) -> tuple[Change, ...] | None:
+        """Run the recorded statements without the body: what they changed, until `keep` or `undo`; None when anything differs."""
+        ...
+
+    def defer(self, stored: str, relations: Mapping[int, Any]) -> None:
+        """Recorded changes of rows, as the trace keeps them, which are applied when something is about to touch these rows."""
+        ...
+
+    def settle(self) -> None:
+        """Apply all that was deferred."""
+        ...
+
+    def footprint(self, sql: str) -> Footprint:
+        """What a text can touch here."""
+        ...
+
+    def asked(self, invariant: str) -> tuple[Statement, ...]:
+        """The statements by which an invariant was answered last."""
+        ...
+
     def close(self) -> None:
         """Let the branch go."""
+        ...
+
+
+class Entry(Protocol):
+    """One record of a scan, which may not have been decoded yet."""
+
+    version: Version
+    run: RunId
+    step: StepNumber
+    #: The number of its function's row.
+    function_number: int
+    #: As the trace keeps them.
+    statements: str | None
+    changes: str | None
+
+    @property
+    def snapshot(self) -> int: ...
+    @property
+    def aborted(self) -> bool: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def kind(self) -> str: ...
+    @property
+    def record(self) -> Record: ...
+
+
+class Scan(Protocol):
+    """All records from the first to the last of some runs and their children, checked, and decoded when they are asked for."""
+
+    chosen: tuple[RunId, ...]
+    #: The version before the first record, and the last.
+    first: Version
+    last: Version
+    #: The chosen runs and their children, each with the chosen run that it belongs to.
+    families: dict[RunId, RunId]
+    #: Those of the chosen runs that are more than one transaction.
+    runs: dict[RunId, Run]
+    #: Whether every transaction saw the state that the record before it left: the order of versions is the schedule.
+    in_order: bool
+
+    @property
+    def entries(self) -> Sequence[Entry]: ...
+    @property
+    def forgotten(self) -> Entry | None:
+        """The first record that a table has been dropped from."""
+        ...
+
+    @property
+    def alone(self) -> Mapping[RunId, Entry]:
+        """The chosen runs that are one transaction."""
+        ...
+
+    def run_of(self, entry: Any) -> Run:
+        """A transaction that was run alone, as a run."""
+        ...
+
+    @property
+    def functions(self) -> Mapping[int, tuple[str, str, str, str | None]]:
+        """Name, kind, fingerprint and code of each function, by number."""
+        ...
+
+    @property
+    def texts(self) -> Mapping[int, str]:
+        """SQL texts by number."""
+        ...
+
+    @property
+    def relations(self) -> Mapping[int, Any]:
+        """Tables as they were when they were changed, by number."""
         ...
 
 
@@ -263,6 +358,7 @@ class Trace(Protocol):
     def runs_between(self, after: int, until: int) -> list[tuple[Version, RunId]]: ...
     def horizon(self) -> Horizon: ...
     def verify(self, after: int = 0, until: int = 2**62) -> Version: ...
+    def scan(self, runs: Sequence[RunId]) -> Scan: ...
 
 
 class History(Protocol):

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from typing import Protocol
 
 from retroact.engine.clock import monotonic
 from retroact.engine.contract import Branch, History, Invocation, SchemaMoved, Watcher
@@ -20,12 +21,24 @@ from retroact.replay.divergence import Divergence, Verdict, compare
 from retroact.replay.shelf import Shelf
 from retroact.replay.suspicion import suspicion
 from retroact.trace.record import Record, Run, RunId, Verb
+from retroact.trace.retention import begun_before
 
 #: More records than this between two transactions are not applied one by one: the later state is opened.
 FAR = 64
 #: Why a transaction that somebody changed under way is not compared.
 TOUCHED = "it was changed by hand while it was replayed"
 Progress = Callable[[int, int], None]
+
+
+class Moment(Protocol):
+    """What has a place in the schedule."""
+
+    @property
+    def version(self) -> int: ...
+    @property
+    def snapshot(self) -> int: ...
+    @property
+    def changes(self) -> object: ...
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +109,7 @@ def chosen_records(history: History, runs: Iterable[RunId]) -> list[Record]:
         records.update({record.version: record for record in found})
         waiting.extend(RunId(f"{run}.{record.step}") for record in found if record.kind == "workflow")
     within_horizon(history, records.values())
-    return sorted(records.values(), key=_moment)
+    return sorted(records.values(), key=moment)
 
 
 def partly_forgotten(history: History, record: Record) -> BeyondHistory:
@@ -113,13 +126,12 @@ def within_horizon(history: History, records: Iterable[Record]) -> None:
     horizon = history.trace.horizon()
     gone = next((record for record in records if record.version <= horizon.version), None)
     if gone is not None:
-        reason = f"Run {gone.run} began before that; what came of it is kept, how it came about is not."
-        raise BeyondHistory(version=gone.version - 1, database="the database", horizon=horizon, reason=reason)
+        raise begun_before(horizon, gone.run, gone.version)
 
 
-def _moment(record: Record) -> tuple[int, int]:
+def moment(record: Moment) -> tuple[int, bool, int]:
     """Readers come before the writer that followed the state they saw."""
-    return record.snapshot, record.version
+    return record.snapshot, bool(record.changes), record.version
 
 
 class Replayer:

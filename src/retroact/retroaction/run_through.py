@@ -26,7 +26,7 @@ def run_through(history: History, runs: Sequence[RunId], *, fallback: Registry |
     shelf = Shelf(history.trace, fallback)
     try:
         for registry, group in _by_code(history, shelf, runs):
-            Retroactor(history, shelf, registry).run(group)
+            Retroactor(history, shelf, registry, full=True).run(group)  # reading all that changed code might read
     finally:
         shelf.close()
     return report

@@ -16,7 +16,8 @@ from typing import Final
 
 import msgspec
 
-from retroact.errors import BadRetention
+from retroact.errors import BadRetention, BeyondHistory
+from retroact.trace.record import RunId
 
 Age = datetime.timedelta | str
 Size = int | str
@@ -137,6 +138,12 @@ class Horizon(msgspec.Struct, frozen=True, kw_only=True):
     def forgotten(self, version: int) -> dict[str, Limit]:
         """The tables that cannot be asked for as of a version."""
         return {table: limit for table, limit in self.tables.items() if version < limit.version}
+
+
+def begun_before(horizon: Horizon, run: RunId, version: int) -> BeyondHistory:
+    """The refusal of a run of which a record has had its details dropped."""
+    reason = f"Run {run} began before that; what came of it is kept, how it came about is not."
+    return BeyondHistory(version=version - 1, database="the database", horizon=horizon, reason=reason)
 
 
 def _shown(us: int) -> str:

@@ -103,7 +103,7 @@ def test_a_run_id_is_forgotten_when_that_is_asked_for(app: App, clock: ManualClo
 def test_replay_and_retroaction_beyond_the_horizon_are_refused(app: App, clock: ManualClock) -> None:
     days(app, clock, 5)
     horizon = app.compact(Retention(age="2d")).after.version
-    for ask in (app.replay, lambda runs: app.retroact(runs, app.registry)):
+    for ask in (app.replay, lambda runs: app.retroact(runs, app.registry), lambda runs: app.retroact(runs, app.registry, full=True)):
         with pytest.raises(BeyondHistory, match=f"version {horizon} "):
             ask(["r3"])
     report = app.replay([f"r{version}" for version in range(horizon, app.trace.last_version())])
@@ -170,8 +170,37 @@ def test_a_table_is_forgotten_earlier(tmp_path: Path, clock: ManualClock) -> Non
         assert verdicts["b8"].verdict is Verdict.RECORDED_RESULTS
         assert "table sessions" in (verdicts["b8"].reason or "")
         assert {verdicts[run].verdict for run in ("k8", "b18", "k18")} == {Verdict.IDENTICAL}
-        with pytest.raises(BeyondHistory, match="table sessions"):
-            app.retroact(["b8"], app.registry)
+        for full in (False, True):
+            with pytest.raises(BeyondHistory, match="table sessions"):
+                app.retroact(["b8"], app.registry, full=full)
+            with pytest.raises(BeyondHistory, match="table sessions"):
+                app.retroact(["k8", "k18"], app.registry, full=full)
+            assert app.retroact(["b18"], app.registry, full=full).clean
+
+
+def test_recorded_changes_of_a_table_that_is_refused_can_wait(tmp_path: Path, clock: ManualClock) -> None:
+    """What is only passed over asks nothing of the table; what asks for it is refused."""
+    from tests.torture import body as any_sql
+
+    with App(tmp_path / "test.db", any_sql, clock=clock) as app:
+        app.run(any_sql.do, [(SESSIONS, {}), ("create table kept (n)", {})], run="schema")
+        for n in range(20):
+            for run, sql in (("b", "insert into sessions (token) values ('x')"), ("k", "insert into kept values (1)")):
+                app.run(any_sql.do, [(sql, {})], run=f"{run}{n}")
+            app._catch_up()
+            clock.advance(DAY)
+        limit = app.compact(Retention(age="15d", tables={"sessions": "7d"})).after.tables["sessions"].version
+        after = [r.run for r in app.trace.records_between(limit, limit + 3) if r.run.startswith("b")]
+        branch, scan = app.history.at(limit - 1), app.trace.scan([after[0]])
+        for entry in scan.entries:
+            if entry.changes is not None:
+                branch.defer(entry.changes, scan.relations)
+        branch.settle()
+        for question in (lambda: branch.query("select * from sessions"), lambda: branch.row("sessions", (1,))):
+            with pytest.raises(BeyondHistory, match="table sessions"):
+                question()
+        assert branch.query("select count(*) from kept")[1][0][0] > 0
+        branch.close()
 
 
 def test_a_run_without_an_outcome_keeps_everything(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import apsw
@@ -124,6 +124,11 @@ class SqliteConnection:
     def end(self) -> None:
         """What is written from here on is not the body's."""
         self.database.preupdate_hook(None)
+
+    def pause(self) -> Callable[[], None]:
+        """What is written until the returned function is called is not the body's."""
+        self.database.preupdate_hook(None)
+        return lambda: self.database.preupdate_hook(self._note_row)
 
     def describe(self, error: Exception) -> Failure:
         """The failure of the body, with the statement that the database refused if it was that."""

@@ -13,6 +13,7 @@ import msgspec
 
 from retroact.engine.sqlite.queries import fetch, queries
 from retroact.errors import BeyondHistory
+from retroact.trace.codec import decode_json
 from retroact.trace.record import Verb
 from retroact.trace.retention import Horizon, Limit
 
@@ -58,3 +59,8 @@ def details_weight(database: apsw.Connection, after: int, until: int) -> int:
 def mark(relation: int) -> list[Any]:
     """What stands among the changes of a record for all that it held of a forgotten table."""
     return [relation, Verb.DROPPED, None, None]
+
+
+def is_marked(stored: str | None) -> bool:
+    """Whether among stored changes stands such a mark."""
+    return stored is not None and any(entry[1] == Verb.DROPPED for entry in decode_json(stored))

@@ -137,6 +137,17 @@ order by began_us desc, run desc limit :most
 -- the first and the last version that a run wrote
 select min(version), max(version) from retroact_record where run = ?
 
+-- name: reach_of_these
+-- the first snapshot, the last and the first version of some runs, and which of their calls are workflows
+select min(coalesce(r.snapshot, r.version - 1)), max(r.version), min(r.version),
+       json_group_array(json_array(r.run, r.step)) filter (where r.function in (select id from retroact_function where kind = 'workflow'))
+from json_each(?) these join retroact_record r on r.run = these.value
+
+-- name: these_runs
+-- some workflows
+select w.run, w.function, w.arguments, w.state, w.value, w.failure, w.reason, w.began_us, w.ended_us, w.parent, w.parent_step
+from json_each(?) these join retroact_run w on w.run = these.value
+
 -- name: keep_verified
 -- how far verification has come
 insert or replace into retroact_meta (key, value) values ('verified', ?)

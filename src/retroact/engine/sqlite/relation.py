@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import apsw
@@ -153,11 +154,16 @@ def _encode(relation: Relation, note: RowNote) -> list[Any]:
     return entry if rowid == rowid_after else [*entry, rowid_after]
 
 
-def decode_changes(relations: dict[int, Relation], stored: str | None) -> tuple[Change, ...]:
+def decode_changes(relations: Mapping[int, Relation], stored: str | None) -> tuple[Change, ...]:
     """The changes that were encoded."""
     if not stored:
         return ()
-    return tuple(_whole(entry) if entry[0] == 0 else _decode(relations[entry[0]], entry) for entry in decode_json(stored))
+    return tuple(decode_change(relations, entry) for entry in decode_json(stored))
+
+
+def decode_change(relations: Mapping[int, Relation], entry: list[Any]) -> Change:
+    """One change, as it stands in the JSON of its transaction."""
+    return _whole(entry) if entry[0] == 0 else _decode(relations[entry[0]], entry)
 
 
 #: What an entry has when its rowid changed; one item less when it did not.

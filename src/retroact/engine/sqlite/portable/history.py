@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import msgspec
 
 from retroact.decomposition.span import Span
 from retroact.engine.contract import Invocation, Key, Trial, Watcher
+from retroact.engine.footprint import Footprint
 from retroact.engine.sqlite import history as home
 from retroact.engine.sqlite.branch import Branch, Schemas
 from retroact.engine.sqlite.connection import StatementObserver
@@ -28,7 +29,7 @@ from retroact.engine.sqlite.portable.pages import Kept, KeptPages, State, States
 from retroact.engine.sqlite.timetravel import TimeTravel
 from retroact.engine.sqlite.trace_reader import TraceReader
 from retroact.errors import NotExported, UnknownVersion
-from retroact.trace.record import Cell, Record, Version
+from retroact.trace.record import Cell, Change, Record, Version
 
 
 class StateEntry(msgspec.Struct, frozen=True):
@@ -66,9 +67,9 @@ class PortableTrace(TraceReader):
         """The newest version, that of the state in which the span begins when nothing follows it."""
         return Version(super().last_version() or self._base)
 
-    def verify(self, after: int = 0, until: int = 2**62) -> Version:
-        """Check the chain of the records with after < version <= until. Raises DamagedTrace."""
-        return super().verify(max(after, self._base), until)
+    def checked_rows(self, after: int, until: int) -> Iterator[tuple[Any, ...]]:
+        """The rows of the records with after < version <= until, each checked against its chain. Raises DamagedTrace."""
+        return super().checked_rows(max(after, self._base), until)
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
         """Rows of the tables of the trace."""
@@ -107,6 +108,35 @@ class PortableBranch(Branch):
         with self._whole():
             super().keep()
 
+    def undo(self) -> None:
+        """Take the effects of the last trial back. Raises NotExported."""
+        with self._whole():
+            super().undo()
+
+    def retrace(self, record: Record) -> tuple[Change, ...] | None:
+        """Run the recorded statements without the body. Raises NotExported."""
+        try:
+            with self._whole():
+                return super().retrace(record)
+        except NotExported:
+            self.undo()
+            raise
+
+    def holds(self, invariant: Invocation) -> tuple[bool, str | None]:
+        """Whether an invariant holds here, and what it raised if it did. Raises NotExported."""
+        with self._whole():
+            return super().holds(invariant)
+
+    def settle(self) -> None:
+        """Apply all that was deferred. Raises NotExported."""
+        with self._whole():
+            super().settle()
+
+    def footprint(self, sql: str) -> Footprint:
+        """What a text can touch here. Raises NotExported."""
+        with self._whole():
+            return super().footprint(sql)
+
     def advance_by(self, records: Iterable[Record]) -> None:
         """Apply what records changed, in commit order. Raises SchemaMoved, NotExported."""
         with self._whole():
@@ -124,11 +154,11 @@ class PortableBranch(Branch):
 
     @contextlib.contextmanager
     def _whole(self) -> Generator[None]:
-        self._pages.begin()
+        before = self._pages.begin()
         try:
             yield
         finally:
-            self._pages.end()  # instead of whatever else came of it
+            self._pages.end(before)  # instead of whatever else came of it
 
 
 class PortableHistory:

@@ -67,11 +67,11 @@ class States:
         """One page of a state."""
         raise NotImplementedError
 
-    def begin(self) -> None:
-        """Forget what was missed on this thread."""
+    def begin(self) -> NotExported | None:
+        """Forget what was missed on this thread, and return it."""
 
-    def end(self) -> None:
-        """Raise NotExported for a page that was missed on this thread since `begin`."""
+    def end(self, before: NotExported | None) -> None:
+        """Raise NotExported for a page that was missed on this thread since `begin`, which returned `before`."""
 
 
 class NotedPages(States):
@@ -117,15 +117,17 @@ class KeptPages(States):
             raise self._missed.error
         return image
 
-    def begin(self) -> None:
-        """Forget what was missed on this thread."""
+    def begin(self) -> NotExported | None:
+        """Forget what was missed on this thread, and return it."""
+        before: NotExported | None = getattr(self._missed, "error", None)
         self._missed.error = None
+        return before
 
-    def end(self) -> None:
-        """Raise NotExported for a page that was missed on this thread since `begin`."""
-        error = getattr(self._missed, "error", None)
+    def end(self, before: NotExported | None) -> None:
+        """Raise NotExported for a page that was missed on this thread since `begin`, which returned `before`."""
+        error: NotExported | None = getattr(self._missed, "error", None)
+        self._missed.error = before
         if error is not None:
-            self._missed.error = None
             raise error
 
     def _missing(self, page_number: int, commit_number: int) -> NotExported:
