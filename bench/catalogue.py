@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from bench import past, recording, recovery, throughput
+from bench import determinism, exploration, export, past, recording, recovery, retro, throughput
 from bench.harness import Options
 
 
@@ -35,6 +35,13 @@ BENCHMARKS = {
         Benchmark("w5", "latency of a trivial durable workflow", (1,), throughput.w5, (1,)),
         Benchmark("w6", "200 workflows interrupted by SIGKILL: from the restart until all are done", (200,), recovery.w6, (200,)),
         Benchmark("open", "open any of many past commits and read a row, against opening the present", (1,), past.open_past),
+        Benchmark("export", "size of a portable trace, by database and by transactions exported", (1,), export.export_sizes),
+        Benchmark("explore", "schedules of the demo's orders a second, against a copy of the database for each", (3,), exploration.explore),
         Benchmark("replay", "transactions replayed a second, against the rate they were run at", (8,), past.replay),
+        Benchmark("given", "what time.time() and its like cost more outside of functions", (1,), determinism.substitutes),
+        Benchmark("verify", "one run in a hundred executed a second time, against none", (1, 8), determinism.verify),
+        Benchmark(
+            "retro", "changed code over 10,000 transactions of which it touches 8 %, against the time they took", (1, 8), retro.retro
+        ),
     )
 }

@@ -9,7 +9,7 @@ from retroact import App, Handle
 
 
 class Adapter:
-    """See `base.Adapter`. Options: `recording=0` keeps no page log."""
+    """See `base.Adapter`. Options: `recording=0` keeps no page log; `verify_rate=0.01` executes that share of runs a second time."""
 
     records = True
     backends = ("sqlite", "pg")
@@ -22,7 +22,8 @@ class Adapter:
     def setup(self, *, fresh: bool = True, worker: bool = False) -> None:  # noqa: ARG002 - creates only what is missing
         """Open the database."""
         recording = bool(int(self.opts.get("recording", "1")))
-        self.app = App(self.url, ALL.values(), recover=False, recording=recording)
+        rate = float(self.opts.get("verify_rate", "0"))
+        self.app = App(self.url, ALL.values(), recover=False, recording=recording, verify_rate=rate)
 
     def close(self) -> None:
         """Close the database."""

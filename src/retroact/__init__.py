@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from retroact.errors import RetroactError, RunCancelled, RunFailed
     from retroact.function.context import Connection, gather, gather_async, key, now, rng, sleep, uuid
     from retroact.function.declare import Function, invariant, step, transaction, workflow
+    from retroact.function.lint.warn import DeterminismWarning
     from retroact.function.registry import Registry
+    from retroact.portable import ExportOptions, Past, open_portable
+    from retroact.trace.retention import Retention
 
 __all__ = [
     "App",
     "Connection",
+    "DeterminismWarning",
+    "ExportOptions",
     "Function",
     "Handle",
+    "Past",
     "Registry",
+    "Retention",
     "RetroactError",
     "RunCancelled",
     "RunFailed",
@@ -30,6 +37,7 @@ __all__ = [
     "invariant",
     "key",
     "now",
+    "open_portable",
     "rng",
     "sleep",
     "step",
@@ -48,7 +56,10 @@ _PLACES = {
     "retroact.errors": ("RetroactError", "RunCancelled", "RunFailed"),
     "retroact.function.context": ("Connection", "gather", "gather_async", "key", "now", "rng", "sleep", "uuid"),
     "retroact.function.declare": ("Function", "invariant", "step", "transaction", "workflow"),
+    "retroact.function.lint.warn": ("DeterminismWarning",),
     "retroact.function.registry": ("Registry",),
+    "retroact.portable": ("ExportOptions", "Past", "open_portable"),
+    "retroact.trace.retention": ("Retention",),
 }
 _PLACE_OF = {name: place for place, names in _PLACES.items() for name in names}
 

@@ -1,7 +1,6 @@
 """The composition root: functions, an engine and a clock, joined into something that runs.
 
-An App owns what it needs and nothing is global: two Apps, with two versions of the code, may live in one process. This is the only
-module that knows which engine stands behind a database URL.
+An App owns what it needs and nothing is global: two Apps, with two versions of the code, may live in one process.
 
 It must not know the command line.
 """
@@ -14,7 +13,7 @@ import functools
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
@@ -22,32 +21,40 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, cast
 from retroact.engine.clock import Clock, SystemClock
 from retroact.engine.contract import Bound, Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
+from retroact.engine.sqlite.keeper import Keeper
+from retroact.engines import database_path, file_of, open_engine
 from retroact.errors import (
     BadDeclaration,
     Closed,
     MisplacedCall,
-    NoProject,
     NotFinished,
     PastNotKept,
     RunCancelled,
-    SourceMissing,
     WrongFunction,
 )
-from retroact.function.code import Code, capture, load_path
+from retroact.function.code import captured
 from retroact.function.context import awaited, current_scope
 from retroact.function.declare import Function
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
+from retroact.going_back import GoingBack
 from retroact.trace.failure import revive
 from retroact.trace.record import ALONE, Outcome, Run, RunId, RunState
+from retroact.trace.retention import Retention
+from retroact.trace.verification import Verified
 from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
-    from retroact.engine.postgres.engine import PostgresEngine
+    from retroact.engine.postgres.trace_reader import TraceReader as ServerTrace
+    from retroact.engine.sqlite.compaction import Compacted
     from retroact.engine.sqlite.history import History
-    from retroact.replay.replayer import Report
-    from retroact.retroaction.difference import Difference
+    from retroact.engine.sqlite.migration import Applied, Migration
+    from retroact.engine.sqlite.trace_reader import TraceReader
+    from retroact.function.code import Code
+    from retroact.portable import Exported, ExportOptions
+    from retroact.replay.verifier import Verifier
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -97,7 +104,7 @@ class _UnderWay:
         self.told: Callable[[Future], None] | None = None
 
 
-class App:
+class App(GoingBack):
     """Functions on a database.
 
         app = App("shop.db", shop)                 # a module of functions, or a list of them
@@ -114,27 +121,45 @@ class App:
         clock: Clock | None = None,
         recover: bool = True,
         recording: bool = True,
+        verify_rate: float = 0.0,
+        retention: Retention | None = None,
     ) -> None:
         """Open or create the database: a file, or `postgresql://...`. `recording=False` keeps no page log: exactly-once holds, the
-        past cannot be opened.
+        past cannot be opened. `retention` says how much of the past is kept, and has the rest dropped now and then; None keeps all.
 
-        Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable, NoProject, DuplicateFunction, BadDeclaration.
+        `verify_rate` is the share of runs (0.01: one in a hundred) whose transactions are executed a second time in the background,
+        on a branch, to find functions that are not deterministic: see `verifications`.
+
+
+        Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable, NoProject, PastNotKept, DuplicateFunction, BadDeclaration.
         """
-        self.registry = Registry.of(_with_companions(functions))
+        _must_be_a_rate(verify_rate, recording=recording)
         self.path = database_path(database)
+        if verify_rate or retention is not None:
+            file_of(self.path, "verify_rate" if verify_rate else "retention")
+        self.registry = Registry.of(_with_companions(functions))
         self._clock = clock or SystemClock()
         self._modules = {plain_name(f.module): sys.modules[f.module] for f in self.registry if f.module in sys.modules}
         for function in self.registry:
             _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
-        self.engine = _open_engine(self.path, self._clock, recording=recording)
+        self.engine = open_engine(self.path, self._clock, recording=recording)
         self.path = self.engine.path
         self.trace = self.engine.trace
-        self.engine.know([*self.registry, SLEEP], _captured(self.registry))
+        codes = captured(f.module for f in self.registry)
+        supply((f.module for f in self.registry), codes)
+        try:
+            _warn_of_new(codes, self.registry, self.trace)
+        except BaseException:  # where warnings are errors, the database is let go
+            self.engine.close()
+            raise
+        self.engine.know([*self.registry, SLEEP], codes)
         self._executor = Executor(self.engine, self.trace, self._clock, self.registry, self._modules)
         self._pool = concurrent.futures.ThreadPoolExecutor(THREADS, thread_name_prefix="retroact-run")
         self._active: dict[RunId, _UnderWay] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._verifier = self._verifying(verify_rate) if verify_rate else None
+        self._keeper = self._keeping(retention)
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
 
     # --- running ---------------------------------------------------------------------------------------------------------
@@ -212,14 +237,44 @@ class App:
                 self._executor.put_aside(run.run, reason)
         return handles
 
+    def vacuum(self) -> str:
+        """Write the database anew without its free pages, so that its file shrinks; the past stays open. It takes the writer for as
+        long as copying the database takes, and the page log grows by the copy. Returns the id of the run that records it."""
+        run = new_run_id(self._clock)
+        self._on_sqlite("vacuum").vacuum(run)
+        return run
+
+    def migrate(self, migrations: str | Path | Sequence[Migration]) -> tuple[Applied, ...]:
+        """Run the migrations of a folder that were not run yet, each as one recorded transaction, and return them.
+
+        Raises BadMigration, MigrationChanged, MigrationFailed; those before the one that failed stand."""
+        from retroact.engine.sqlite.migration import migrate, read_folder
+
+        engine = self._on_sqlite("migrate")
+        chosen = read_folder(Path(migrations)) if isinstance(migrations, str | Path) else migrations
+        return migrate(engine, chosen)
+
+    def compact(self, retention: Retention | None = None, *, dry_run: bool = False) -> Compacted:
+        """Drop what `retention` (or else the App's own) does not keep of the past, beside traffic; with `dry_run` only say what that
+        would be. A crash meanwhile loses nothing that is kept. The ids of runs stay known: none is run twice."""
+        if self._keeper is None:
+            raise PastNotKept(what="compact", database=self.path)
+        return self._keeper.compact(retention, dry=dry_run)
+
     def close(self) -> None:
         """Stop background runs at their next call (they go on when the database is opened again) and close the database."""
         if self._closed:
             return
         self._closed = True
+        if self._keeper is not None:
+            self._keeper.close()
         self._executor.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._executor.close()
+        if self._verifier is not None:
+            with contextlib.suppress(Exception):  # a full disk: the App is closed all the same
+                self._catch_up()
+            self._verifier.close()
         if "history" in self.__dict__:
             self.history.close()
         self.engine.close()
@@ -233,7 +288,7 @@ class App:
     @property
     def trouble(self) -> Exception | None:
         """Why the past is not kept up to date at the moment, if so: a full disk, a file that cannot be written. None: all is well."""
-        return self.engine.trouble
+        return self.engine.trouble or (None if self._keeper is None else self._keeper.trouble)
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -246,32 +301,59 @@ class App:
         """The past of the database: `app.history.at(version).query("select ...")`. Raises BeyondHistory."""
         from retroact.engine.sqlite.history import History
 
-        if not isinstance(self.path, Path):
-            raise PastNotKept(what="What is asked for", database=self.path)
-        return History(self.path)
+        return History(file_of(self.path))
 
-    def replay(self, runs: Iterable[str]) -> Report:
-        """Run the past again, and compare: each transaction of the runs at the state that it saw. Raises UnknownRun."""
-        from retroact.replay.workflows import replay_runs
+    @property
+    def verifications(self) -> Verified:
+        """What executing a sample of the transactions a second time has found: see `verify_rate`."""
+        if self._verifier is not None:
+            return self._verifier.verified
+        return self._on_sqlite("verifications").trace.verified() or Verified()
 
+    def verify(self) -> Verified:
+        """Execute now what is sampled and waits, and return what was found. Raises BadDeclaration when `verify_rate` is 0."""
+        if self._verifier is None:
+            raise BadDeclaration(function="App", problem="nothing is verified: it was opened without verify_rate")
         self._catch_up()
-        return replay_runs(self.history, [RunId(run) for run in runs], fallback=self.registry)
+        return self._verifier.verify()
 
-    def retroact(self, runs: Iterable[str], changed: str | Path | Registry, answers: Mapping[str, Any] | None = None) -> Difference:
-        """Run changed code (a file, a folder or a registry) over the past of the runs. Raises UnknownRun, UnknownFunction."""
-        from retroact.replay.shelf import Shelf
-        from retroact.retroaction.retroactor import Retroactor
+    def _verifying(self, rate: float) -> Verifier:
+        """Verifies what is committed from now on, and what an earlier process left to be verified."""
+        from retroact.engine.sqlite.history import History
+        from retroact.replay.verifier import Verifier
 
+        engine = self._on_sqlite("verify_rate")
+        so_far = engine.trace.verified() or Verified(until=engine.trace.last_version())
+        verifier = Verifier(lambda: History(engine.path), engine.keep_verified, rate=rate, clock=self._clock, so_far=so_far)
+        verifier.start()
+        return verifier
+
+    def export(self, runs: Iterable[str], to: str | Path, options: ExportOptions | None = None) -> Exported:
+        """Write runs into one file that can be run again elsewhere. Raises UnknownRun, AlreadyThere, BeyondHistory."""
+        from retroact.portable import export
+
+        path = file_of(self.path, "export")
         self._catch_up()
-        registry = changed if isinstance(changed, Registry) else Registry.of(load_path(Path(changed)))
-        shelf = Shelf(self.history.trace, self.registry)
-        try:
-            return Retroactor(self.history, shelf, registry, answers).run([RunId(run) for run in runs])
-        finally:
-            shelf.close()
+        return export(path, runs, to, options, fallback=self.registry)
+
+    def _keeping(self, retention: Retention | None) -> Keeper | None:
+        """Who looks after the past, where it is kept."""
+        if not isinstance(self.engine, SqliteEngine):
+            return None
+        return Keeper(self.engine, self._clock, retention, lambda: new_run_id(self._clock))
+
+    def _on_sqlite(self, what: str) -> SqliteEngine:
+        """The engine, for what only one that keeps the past can do. Raises PastNotKept."""
+        if not isinstance(self.engine, SqliteEngine):
+            raise PastNotKept(what=what, database=self.path)
+        return self.engine
+
+    def _past(self) -> History:
+        self._catch_up()
+        return self.history
 
     def _catch_up(self) -> None:
-        """Bring the page log up to this moment."""
+        # The page log is some milliseconds behind the writer.
         self.engine.settle()
         if self.engine.historian is not None:
             self.engine.historian.store()
@@ -428,6 +510,22 @@ class App:
         return function.schema.decode_result(outcome.value or "null")
 
 
+def _warn_of_new(codes: Mapping[str, Code], registry: Registry, trace: TraceReader | ServerTrace) -> None:
+    """Say what lint finds in code that this database does not know yet: reading it takes milliseconds, and once is enough."""
+    new = {name: code for name, code in codes.items() if not trace.knows_code(code.hash)}
+    if new:
+        from retroact.function.lint.warn import warn
+
+        warn(new, registry)
+
+
+def _must_be_a_rate(rate: float, *, recording: bool) -> None:
+    if not 0 <= rate <= 1:
+        raise BadDeclaration(function="App", problem=f"verify_rate is a share between 0 and 1, not {rate!r}")
+    if rate and not recording:
+        raise BadDeclaration(function="App", problem="verify_rate needs the past, and recording=False keeps none")
+
+
 def _must_be(present: Run, function: AnyFunction) -> None:
     if present.function != function.name:
         raise WrongFunction(run=present.run, recorded=present.function, asked=function.name)
@@ -450,45 +548,6 @@ def _base32(number: int, width: int) -> str:
     return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in reversed(range(width)))
 
 
-def database_path(database: str | Path) -> Path | str:
-    """The file behind a database URL or path; the URL itself when a server is behind it. Raises NoProject."""
-    text = str(database)
-    scheme, separator, rest = text.partition("://")
-    if not separator:
-        return Path(text)
-    if scheme not in _ENGINES:
-        schemes = ", ".join(f"{known}://" for known in _ENGINES)
-        raise NoProject(problem=f"no engine for {scheme}://", remedy=f"Use a plain path, or one of {schemes}.")
-    return Path(rest.removeprefix("/")) if scheme == "sqlite" else text
-
-
-def _open_engine(database: Path | str, clock: Clock, *, recording: bool) -> SqliteEngine | PostgresEngine:
-    """The engine behind a database. Raises what opening it raises."""
-    scheme = "sqlite" if isinstance(database, Path) else database.partition("://")[0]
-    return _ENGINES[scheme](database, clock, recording)
-
-
-def _open_sqlite(path: Any, clock: Clock, recording: bool) -> SqliteEngine:
-    return SqliteEngine(path, clock, recording=recording)
-
-
-def _open_postgres(url: Any, clock: Clock, _recording: bool) -> PostgresEngine:
-    from retroact.engine.postgres import driver
-
-    driver.need()
-    from retroact.engine.postgres.engine import PostgresEngine
-
-    return PostgresEngine(url, clock)
-
-
-#: Which engine stands behind a database URL, by its scheme.
-_ENGINES: dict[str, Callable[[Any, Clock, bool], SqliteEngine | PostgresEngine]] = {
-    "sqlite": _open_sqlite,
-    "postgresql": _open_postgres,
-    "postgres": _open_postgres,
-}
-
-
 def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:
     """The functions given, and from their modules what compensates and what inquires them, and the invariants."""
     chosen = list(Registry.of(*given))
@@ -500,14 +559,3 @@ def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:
                 if function.undoes in present or function.inquires in present or function.kind is Kind.INVARIANT:
                     chosen.append(function)
     return chosen
-
-
-def _captured(registry: Registry) -> dict[str, Code]:
-    """The code of every module of functions whose source is at hand, by module name."""
-    codes: dict[str, Code] = {}
-    for name in {f.module for f in registry}:
-        module = sys.modules.get(name)
-        if module is not None:
-            with contextlib.suppress(SourceMissing):
-                codes[name] = capture(module)
-    return codes

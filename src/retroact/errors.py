@@ -78,6 +78,11 @@ class UnknownRun(Misuse):
     """There is no run {run!r} in {database}. `retroact runs` lists them."""
 
 
+class UnknownStep(Misuse):
+    """Run {run!r} has no transaction that is its step {step}. Its transactions are steps {steps}; a transaction that was run alone is
+    step 0."""
+
+
 class UnknownVersion(Misuse):
     """Version {version} is not in the trace of {database}, which holds versions {first} to {last}."""
 
@@ -91,16 +96,51 @@ class BadStatement(Misuse):
 
 
 class PastNotKept(Misuse):
-    """{what} needs past states, which are not kept on Postgres yet ({database}). What happened is recorded and can be read: `retroact
-    trace RUN`, or the views of the schema retroact. Use a SQLite database where the past is to be opened or run again."""
+    """{what} needs a database that keeps its past, which is not kept on Postgres yet ({database}). What happened is recorded and can
+    be read: `retroact trace RUN`, or the views of the schema retroact. Use a SQLite database where the past is to be opened or run
+    again. A server's tables are changed by a @transaction of yours, and its free space is its own affair."""
 
 
 class NotFinished(Misuse):
     """Run {run!r} is {state}; it has no outcome yet. {remedy}"""
 
 
+class BadMigration(Misuse):
+    """{file}: {problem}. {remedy}"""
+
+
+class MigrationChanged(Misuse):
+    """{file} was changed after it was applied: it is {now}, what was applied as version {version} is {then}. Put it back as it was,
+    and write what is to be changed into a new migration."""
+
+
+class BadRetention(Misuse):
+    """This retention cannot be kept: {problem}. An example: Retention(age="30d", size="1GB", tables={{"sessions": "7d"}})."""
+
+
+class BadSchedule(Misuse):
+    """{schedule!r} cannot be the schedule of these runs: {problem}. `retroact retro RUN... --explore` prints schedules that can."""
+
+
 class NoProject(Misuse):
     """{problem}. {remedy}"""
+
+
+class AlreadyThere(Misuse):
+    """{path} is there already. Nothing was changed. Give another name, or say that it may be replaced: --force (overwrite=True)."""
+
+
+class OnlyForReading(Misuse):
+    """{path} is a portable trace. It can be read and run again (runs, trace, asof, replay, retro); for anything else name the
+    database that it came from, or another."""
+
+
+class UnknownTable(Misuse):
+    """There is no {what} in {database} as of version {version}; it has {known}."""
+
+
+class CannotRedact(Misuse):
+    """{column} cannot be redacted: {problem}. {remedy}"""
 
 
 # --- CodeFault: a registered function broke a rule ----------------------------------------------------------------------
@@ -141,8 +181,18 @@ class SourceMissing(CodeFault):
     """The source of {function} is not at hand ({problem}), so the past cannot be run again with it. Define functions in a file."""
 
 
+class MigrationFailed(CodeFault):
+    """{file}{where}: {problem}. Nothing of it was applied; the migrations before it stand.{sql}"""
+
+
 class LoadFailed(CodeFault):
     """{path} cannot be loaded: {problem}."""
+
+
+class NotRepeatable(CodeFault):
+    """{function} (run {run!r}) did something else when it was executed again on the same state: first {then}, then {now}. What it
+    does must depend on nothing but its arguments and the database; keep no state in the module, and take time and chance from
+    retroact.now(), retroact.rng() and retroact.uuid()."""
 
 
 # --- TraceFault: the record does not say what was needed ----------------------------------------------------------------
@@ -164,13 +214,27 @@ class DamagedPage(TraceFault):
     rebuilt; states that do not are unaffected. Restore the file from a backup."""
 
 
+class ReplayerLost(TraceFault):
+    """The process that was to replay under PYTHONHASHSEED={seed} ended with exit code {code}. What it said stands above. Without it:
+    PYTHONHASHSEED={seed} retroact replay RUN"""
+
+
 class BeyondHistory(TraceFault):
-    """The state as of version {version} cannot be rebuilt: the page log of {database} begins at version {horizon}. {reason}"""
+    """The state as of version {version} cannot be rebuilt: the kept past of {database} begins at version {horizon}. {reason}"""
 
 
 class NoRecordedOutcome(TraceFault):
     """{function} was called with arguments that the record has no outcome for (run {run!r}, step {step}). The outside world is
     not asked again while the past is run; give an answer to use: --answer {function}=JSON."""
+
+
+class DamagedFile(TraceFault):
+    """{path} is not a whole portable trace: {problem}. Nothing of it is used. Get the file again, or export it again."""
+
+
+class NotExported(TraceFault):
+    """{path} does not hold all of {what} as of version {version}: what was exported did not need it. Export again where the
+    database is, with --tables {table} or --whole."""
 
 
 # --- EngineFault: the database or the machine below failed --------------------------------------------------------------
@@ -183,6 +247,13 @@ class EngineFault(RetroactError):
 class DatabaseBusy(EngineFault):
     """{path} is open in another process that writes (process {pid}). One process writes a SQLite database; reading commands
     (runs, trace, asof, replay, retro) work beside it. Stop the other process, or send the work to it."""
+
+
+class Unanswered(EngineFault):
+    """{path} is open in process {pid}, which did not answer within {seconds} s when it was asked to {what}. Ask it itself, in that
+    process (app.{what}(...)), or stop it first. It may still do it later."""
+
+    definite = False
 
 
 class NewerDatabase(EngineFault):

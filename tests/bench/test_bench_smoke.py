@@ -23,7 +23,7 @@ def test_the_list_names_every_benchmark_with_a_line() -> None:
     done = bench("--list")
     assert done.returncode == 0, done.stderr
     named = [line.split()[0] for line in done.stdout.splitlines()]
-    assert named == ["w1", "w1hot", "recording", "w2", "w3", "w5", "w6", "open", "replay"]
+    assert named == ["w1", "w1hot", "recording", "w2", "w3", "w5", "w6", "open", "export", "explore", "replay", "given", "verify", "retro"]
 
 
 def test_a_benchmark_prints_one_object_a_line() -> None:

@@ -44,11 +44,25 @@ def test_cancel_resume_and_recover(served: Path, retroact: Retroact) -> None:
     assert retroact("cancel", "nobody", at=served).code == 2
 
 
-@pytest.mark.parametrize("words", [("asof", "3", "select 1"), ("replay", "--all"), ("retro", "one", "--with", "shop.py")])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("asof", "3", "select 1"),
+        ("replay", "--all"),
+        ("retro", "one", "--with", "shop.py"),
+        ("retro", "one", "--explore"),
+        ("trace", "one", "--step", "1"),
+        ("export", "one", "--out", "one.retro"),
+        ("compact", "--vacuum"),
+        ("migrate", "."),
+        ("migrate", ".", "--status"),
+        ("run", "setup", "--verify-rate", "0.5"),
+    ],
+)
 def test_the_past_is_refused(served: Path, retroact: Retroact, words: tuple[str, ...]) -> None:
     answer = retroact(*words, at=served)
     assert answer.code == 2
-    assert "needs past states, which are not kept on Postgres yet" in answer.err
+    assert "needs a database that keeps its past, which is not kept on Postgres yet" in answer.err
     assert "password" not in answer.err
 
 

@@ -146,6 +146,9 @@ def test_retroaction_tells_which_transaction_breaks_an_invariant(retroact: Retro
     assert "broken by update of run oversold" in answer.out
     assert "not clean" in answer.out
     found: Any = retroact("retro", "--all", "--with", "shop.py", "--json").json
+    full: Any = retroact("retro", "--all", "--with", "shop.py", "--json", "--full").json
+    assert {**full, "seconds": 0, "effort": 0} == {**found, "seconds": 0, "effort": 0}
+    assert full["effort"]["executed"] == sum(found["effort"].values()) > found["effort"]["executed"]
     assert found["clean"] is False
     assert [v["run"] for v in found["violations_after"]] == ["oversold"]
 

@@ -50,7 +50,7 @@ def call_resume(args: argparse.Namespace) -> int:
     """Go on with one run and wait for its result."""
     path = project.present_database(args)
     module = opening.functions_in(project.code(args))
-    with opening.app_on(path, module) as app:
+    with opening.app_on(path, module, verify_rate=project.verify_rate(args)) as app:
         with opening.silenced():
             result = wait(app.resume(args.run))
         found = app.trace.find_run(result.run)
@@ -67,7 +67,7 @@ def call_recover(args: argparse.Namespace) -> int:
     """Go on with every interrupted run and tell what became of each."""
     path = project.present_database(args)
     module = opening.functions_in(project.code(args))
-    with opening.app_on(path, module) as app:
+    with opening.app_on(path, module, verify_rate=project.verify_rate(args)) as app:
         before = [run for run in app.trace.open_runs() if run.parent is None and run.state is not RunState.CANCELLED]
         with opening.silenced():
             for handle in app.recover():

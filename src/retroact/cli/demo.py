@@ -215,6 +215,7 @@ def _command(folder: Path) -> str:
 def _next(folder: Path, story: Story) -> str:
     bad = story.difference.violations_before[0] if story.difference.violations_before else None
     run = bad.run if bad else story.records[0].run
+    other = next((r.run for r in story.records if r.run != run and _about(r.run, story.difference)), run)
     version = bad.version - 1 if bad else story.records[0].version
     retroact = _command(folder)
     commands = [
@@ -224,5 +225,6 @@ def _next(folder: Path, story: Story) -> str:
         f'{retroact} asof {version} "select * from inventory"',  # noqa: S608 - a command to type
         f"{retroact} replay --all",
         f"{retroact} retro --all --with shop_fixed.py",
+        f"{retroact} retro {run} {other} --explore",
     ]
     return f"The project is in {folder} ({story.seconds:.1f} s so far). Try:\n\n" + "\n".join(f"  {command}" for command in commands)

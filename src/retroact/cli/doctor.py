@@ -6,21 +6,21 @@ This module must not know how to mend anything: it looks, and names the command 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import platform
 from pathlib import Path
 from typing import Any
 
-from retroact.cli import opening, project
+from retroact.cli import growth, opening, project
 from retroact.cli.failure import NO
 from retroact.cli.output import Progress, out, paint, print_json, width
-from retroact.cli.shown import count
+from retroact.cli.shown import count, size
 from retroact.cli.times import show
 from retroact.diagram import phrase
 from retroact.errors import RetroactError
 from retroact.trace.record import RunState
-
-_KIB = 1024
+from retroact.trace.verification import Verification
 
 
 def options(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def call(args: argparse.Namespace) -> int:
     except RetroactError as error:
         found.problems.append(str(error))
     else:
-        _database(found, path)
+        _database(found, path, args)
     if args.json:
         print_json({**found.sections, "problems": found.problems, "healthy": not found.problems})
     else:
@@ -105,7 +105,7 @@ def _server(found: _Findings, url: str) -> None:
         found.problems.append(str(error))
 
 
-def _database(found: _Findings, path: Path | str) -> None:
+def _database(found: _Findings, path: Path | str, args: argparse.Namespace) -> None:
     if isinstance(path, str):
         _server(found, path)
         return
@@ -118,10 +118,12 @@ def _database(found: _Findings, path: Path | str) -> None:
         found.add("database", writer=f"process {writer} has it open" if writer else "nobody", **_file_facts(path))
         _trace(found, path)
         _runs(found, path, living=writer is not None)
+        _verification(found, path)
     except RetroactError as error:
         found.problems.append(str(error))
         return
     _page_log(found, path)
+    _growth(found, path, args)
     _integrity(found, path)
 
 
@@ -139,7 +141,7 @@ def _trace(found: _Findings, path: Path) -> None:
 def _runs(found: _Findings, path: Path, *, living: bool) -> None:
     states = dict(opening.ask(path, "select state, count(*) from retroact_runs group by state order by state"))
     found.add("runs", **{str(state): states[state] for state in states})
-    with opening.trace_of(path) as trace:
+    with contextlib.closing(opening.file_trace(path)) as trace:
         waiting = trace.open_runs()
     for run in waiting:
         if run.state is RunState.STOPPED:
@@ -150,13 +152,33 @@ def _runs(found: _Findings, path: Path, *, living: bool) -> None:
         found.problems.append(f"{count(interrupted, 'run')} interrupted, and no process is going on with them: `retroact recover` does.")
 
 
+def _verification(found: _Findings, path: Path) -> None:
+    """What executing a sample of the transactions a second time has found. Where the code has changed since, it is a fact only."""
+    with contextlib.closing(opening.file_trace(path)) as trace:
+        verified = trace.verified()
+        if verified is None:
+            return
+        functions: dict[str, Verification] = {}
+        for each in verified.diverged:
+            (record,) = trace.records_between(each.version - 1, each.version)
+            if record.fingerprint == trace.newest_fingerprint(each.function):
+                functions.setdefault(each.function, each)
+    found.add("verification", checked=verified.checked, left_out=verified.left_out, diverged=len(verified.diverged))
+    for name, each in functions.items():
+        where = f"statement {each.statement}" if each.statement else "its changes or its outcome"
+        found.problems.append(
+            f"{name} is not deterministic: executed a second time, run {each.run} (version {each.version}) parted from its record at "
+            f"{where}. `retroact lint` names what in its code may be the cause; `retroact replay {each.run}` shows what it did."
+        )
+
+
 def _page_log(found: _Findings, path: Path) -> None:
     side = path.with_name(path.name + "-pages")
     if not side.exists():
         found.add("page log", present="no: the past cannot be opened (the App was made with recording=False)")
         return
     try:
-        with opening.history_of(path) as history, Progress("checking the page log"):
+        with opening.home_of(path) as history, Progress("checking the page log"):
             first, last = history.pages.horizon, history.pages.last_commit
             found.add(
                 "page log",
@@ -172,9 +194,29 @@ def _page_log(found: _Findings, path: Path) -> None:
     found.problems += damages[:5]
 
 
+def _growth(found: _Findings, path: Path, args: argparse.Namespace) -> None:
+    try:
+        retention = project.retention(args)
+        facts = growth.growth(path, retention)
+        with contextlib.closing(opening.file_trace(path)) as trace:
+            horizon = trace.horizon()
+    except RetroactError as error:
+        found.problems.append(str(error))
+        return
+    found.add("growth", **facts)
+    if horizon.version:
+        found.add("growth", horizon=f"version {horizon.version:,} ({show(horizon.began_us)}); what is older was dropped")
+    for table, limit in horizon.tables.items():
+        found.add("growth", **{f"horizon_of_{table}": f"version {limit.version:,} ({show(limit.began_us)})"})
+    if facts.get("days_until_the_limit") == 0:
+        found.problems.append(
+            f"The history is larger than the limit of {size(facts['limit_bytes'])}: `retroact compact` drops what is too much."
+        )
+
+
 def _integrity(found: _Findings, path: Path) -> None:
     try:
-        with opening.trace_of(path) as trace, Progress("checking the records"):
+        with contextlib.closing(opening.file_trace(path)) as trace, Progress("checking the records"):
             last = trace.verify()
         found.add("integrity", records=f"whole up to version {last}")
     except RetroactError as error:
@@ -190,7 +232,7 @@ def _show(found: _Findings) -> None:
     for title, facts in found.sections.items():
         out(paint(title[0].upper() + title[1:], "bold"))
         for name, value in facts.items():
-            shown = _size(value) if name.endswith("_bytes") else f"{value:,}" if isinstance(value, int) else str(value)
+            shown = size(value) if name.endswith("_bytes") else f"{value:,}" if isinstance(value, int) else str(value)
             style = "red" if value == "damaged" else "green" if str(value).startswith("whole") else ""
             label = name.removesuffix("_bytes").replace("_", " ")
             out(f"  {label:<17} {paint(phrase.shorten_end(shown, max(width() - 21, 30)), style)}")
@@ -201,12 +243,3 @@ def _show(found: _Findings) -> None:
     out(paint(f"{count(len(found.problems), 'problem')}:", "red"))
     for problem in found.problems:
         out(f"  {paint('✗', 'red')} {problem}")
-
-
-def _size(number: int) -> str:
-    size, unit = float(number), "bytes"
-    for larger in ("KiB", "MiB", "GiB"):
-        if size < _KIB:
-            break
-        size, unit = size / _KIB, larger
-    return f"{number:,} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"

@@ -15,11 +15,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from retroact.cli.failure import BadRequest, report
-from retroact.cli.verbs import VERBS, Verb, overview
+from retroact.cli.verbs import READING, VERBS, Verb, overview
 
 #: Ctrl-C, or the reader of our output went away.
 INTERRUPTED = 130
 DEBUG = "--debug-errors"
+PORTABLE = ".retro"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -36,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = DEBUG in words or os.environ.get("RETROACT_DEBUG", "") not in ("", "0")
     words = [word for word in words if word != DEBUG]
     try:
-        code = _run(words)
+        code = _run(words, alone=argv is None)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -50,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], *, alone: bool = False) -> int:
+    """`alone`: this process has nothing else to do, so it may begin anew."""
     if not words or words[0] in ("-h", "--help", "help"):
         if words[1:] and words[1] in VERBS:
             return _run([words[1], "--help"])
@@ -64,12 +66,24 @@ def _run(words: list[str]) -> int:
     verb = VERBS.get(words[0])
     if verb is None:
         raise _unknown(words[0])
+    if verb.seeded and alone:
+        from retroact.cli.seeded import begin_anew
+
+        if (code := begin_anew()) is not None:
+            return code
     module = importlib.import_module(f"retroact.cli.{verb.module}")
     try:
-        args = _parser(verb, module).parse_args(words[1:])
+        args = _parser(verb, module).parse_args(_file_first(verb, words[1:]))
     except SystemExit as done:  # --help
         return int(done.code or 0)
+    args.alone = alone
     return getattr(module, f"call{verb.suffix}")(args)
+
+
+def _file_first(verb: Verb, words: list[str]) -> list[str]:
+    """A portable trace that is named first is the database that is meant."""
+    named = verb.name in READING and words and words[0].endswith(PORTABLE) and not words[0].startswith("-")
+    return ["--db", *words] if named else words
 
 
 def _parser(verb: Verb, module: ModuleType) -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from retroact.errors import Blame, Misuse, RetroactError
+from retroact.errors import Blame, EngineFault, Misuse, RetroactError
 
 #: The run aborted, the replay diverged, an invariant is broken or a run is undecided, something is wrong with the database.
 NO = 1
@@ -16,6 +16,10 @@ EXIT: dict[Blame, int] = {Blame.CALLER: 2, Blame.CODE: 3, Blame.TRACE: 4, Blame.
 
 class BadRequest(Misuse):
     """{problem}. {remedy}."""
+
+
+class Refused(EngineFault):
+    """The process that writes the database could not do it: {error}: {message}"""
 
 
 def report(error: Exception, *, as_json: bool, run: str | None = None, exit_code: int | None = None) -> int:

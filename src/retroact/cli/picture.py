@@ -12,14 +12,14 @@ from retroact.diagram.moments import lanes_of
 from retroact.diagram.timeline import Moment, timeline
 
 
-def draw(moments: Sequence[Moment], title: str = "") -> None:
-    """Print a timeline and an empty line."""
+def draw(moments: Sequence[Moment], title: str = "", *, head: str = "version") -> None:
+    """Print a timeline and an empty line. `head` says what its numbers are."""
     if not moments:
         return
     if title:
         out(paint(title, "bold"))
-    head, *lines = timeline(lanes_of(moments), moments, width=width()).splitlines()
-    out(paint(head, "dim"))
+    first, *lines = timeline(lanes_of(moments), moments, width=width(), head=head).splitlines()
+    out(paint(first, "dim"))
     for line, moment in zip(lines, moments, strict=True):
         out(paint(line, "red") if moment.alarm else line)
     out()

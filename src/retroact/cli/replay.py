@@ -10,21 +10,22 @@ import collections
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from retroact.cli import opening, project, selection
+from retroact.cli import debugging, opening, project, selection
 from retroact.cli.failure import NO
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table, width
 from retroact.cli.picture import draw
+from retroact.cli.seeded import begin_anew, replay_by_seed, the_other_seed
 from retroact.cli.shown import count, result
 from retroact.cli.values import outcome_value, parsed
 from retroact.diagram import phrase
 from retroact.diagram.moments import recorded_moments
 from retroact.replay.divergence import Verdict
 from retroact.replay.replayer import Replayed, Report, WorkflowReplayed
-from retroact.replay.workflows import replay_runs
 from retroact.trace.record import Run
 
 if TYPE_CHECKING:
     from retroact.engine.sqlite.history import History
+    from retroact.engine.sqlite.portable.history import PortableHistory
 
 _STYLE = {Verdict.IDENTICAL: "green", Verdict.ORDER_ONLY: "cyan", Verdict.RECORDED_RESULTS: "yellow", Verdict.DIVERGED: "red"}
 #: More runs than this are only shown when they are not identical.
@@ -42,17 +43,29 @@ def options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help=f"show every transaction, of however many runs (otherwise, above {_MOST_RUNS}, only what is not identical)",
     )
+    debugging.options(parser)
     project.options(parser)
-    parser.epilog = f"{parser.epilog}\nExit code 1: something diverged."
+    parser.epilog = (
+        f"{parser.epilog}\nExit code 1: something diverged (of what was replayed, when a debugger was left before the end)."
+        "\nExamples: retroact replay order-7\n          retroact replay order-7 --debug --break reserve"
+    )
 
 
 def call(args: argparse.Namespace) -> int:
     """Replay runs and report."""
+    looked_into = debugging.asked(args)
     path = project.past(args)
-    with opening.history_of(path) as history, Progress("replaying", "transactions") as progress:
+    with opening.history_of(path) as history:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
-        with opening.silenced():
-            report = replay_runs(history, [run.run for run in runs], progress=progress)
+        if looked_into:
+            seed = the_other_seed(history, runs)
+            if seed is not None and args.alone and (code := begin_anew(seed)) is not None:
+                return code
+            report = debugging.replay(history, runs, args)
+            out()
+        else:
+            with opening.silenced(), Progress("replaying", "transactions") as progress:
+                report = replay_by_seed(history, runs, progress)
     if args.json:
         print_json(_value(runs, report))
     else:
@@ -60,10 +73,12 @@ def call(args: argparse.Namespace) -> int:
             diverged = {t.record.version: _where(t) for t in report.transactions if t.verdict is Verdict.DIVERGED}
             draw(recorded_moments([t.record for t in report.transactions], diverged))
         _show(runs, report, everything=args.each or len(runs) <= _MOST_RUNS)
+        if report.transactions and not looked_into:
+            _speed(report)
     return 0 if report.faithful else NO
 
 
-def within_history(history: History, runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
+def within_history(history: History | PortableHistory, runs: Sequence[Run], args: argparse.Namespace) -> list[Run]:
     """Of a selection, the runs that the page log still reaches. Raises BadRequest when none is left."""
     if selection.named(args):
         return list(runs)
@@ -124,6 +139,8 @@ def _explain(of: Replayed) -> None:
     if of.divergence is not None:
         for line in of.divergence.explain(of.record).splitlines():
             out(f"      {paint(line, 'red')}")
+        if of.reason:
+            out(f"      {of.reason}")
     elif of.reason:
         out(f"      version {of.record.version}: {of.reason}")
 
@@ -141,9 +158,12 @@ def _summary(report: Report) -> None:
         parts.append(paint(f"{rest:,} not run again", "yellow") if rest else "")
         answered = f"; {count(report.answered, 'other call')} answered from the record" if report.answered else ""
         out(f"{count(len(report.workflows), 'workflow')}: {', '.join(p for p in parts if p)}{answered}")
-    if total:
-        then = f", originally {_rate(total, report.original_seconds)}" if report.original_seconds else ""
-        out(paint(f"in {report.seconds:.2f} s: {_rate(total, report.seconds)}{then}", "dim"))
+
+
+def _speed(report: Report) -> None:
+    total = len(report.transactions)
+    then = f", originally {_rate(total, report.original_seconds)}" if report.original_seconds else ""
+    out(paint(f"in {report.seconds:.2f} s: {_rate(total, report.seconds)}{then}", "dim"))
 
 
 def _rate(number: int, seconds: float) -> str:

@@ -6,16 +6,18 @@ This module must not know how the schedule is kept.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retroact.cli import opening, project, selection
+from retroact.cli import explore, opening, project, selection
 from retroact.cli.failure import NO, BadRequest
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table
 from retroact.cli.picture import draw
 from retroact.cli.replay import within_history
+from retroact.cli.seeded import begin_anew, the_other_seed
 from retroact.cli.shown import count
 from retroact.cli.values import change_value, outcome_value, parsed, row_value
 from retroact.diagram import phrase
@@ -24,7 +26,7 @@ from retroact.function.kind import Kind
 from retroact.function.registry import Registry
 from retroact.replay.replayer import chosen_records
 from retroact.replay.shelf import Shelf
-from retroact.retroaction.difference import Difference, Event, RowDifference, RunDifference
+from retroact.retroaction.difference import Difference, Effort, Event, RowDifference, RunDifference
 from retroact.retroaction.invariant import Violation
 from retroact.retroaction.retroactor import Retroactor
 from retroact.trace.record import Outcome, Record, Run
@@ -36,17 +38,23 @@ _MOST = 40
 def options(parser: argparse.ArgumentParser) -> None:
     """The options of `retro`."""
     selection.options(parser)
-    parser.add_argument("--with", dest="changed", metavar="PATH", required=True, help="the changed code: a .py file or a package folder")
+    parser.add_argument("--with", dest="changed", metavar="PATH", help="the changed code: a .py file or a package folder")
     parser.add_argument(
         "--answer", metavar="STEP=JSON", action="append", default=[], help="the result of a step that the record has none for"
     )
+    parser.add_argument("--full", action="store_true", help="run every transaction, also those that cannot differ: slower, the same answer")
+    explore.options(parser)
     parser.add_argument("--timeline", action="store_true", help="draw how the transactions interleaved, then and now")
     project.options(parser)
-    parser.epilog = f"{parser.epilog}\nExit code 1: an invariant breaks, or a run could not be decided."
+    parser.epilog = f"{parser.epilog}\nExit code 1: an invariant breaks, or a run could not be decided.\n{explore.EPILOG}"
 
 
 def call(args: argparse.Namespace) -> int:
-    """Run changed code over the past and print the difference."""
+    """Run changed code over the past and print the difference; or explore schedules."""
+    if explore.wanted(args):
+        return explore.call(args)
+    if args.changed is None:
+        raise BadRequest(problem="missing: --with", remedy="Name the changed code: --with PATH; or look at other schedules: --explore")
     answers = dict(_answer(text) for text in args.answer)
     path = project.past(args)
     changed = Registry.of(opening.functions_in(project.existing_code(Path(args.changed))))
@@ -54,10 +62,13 @@ def call(args: argparse.Namespace) -> int:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
         if not selection.named(args):
             runs = _told_by(changed, runs, args)
+        seed = the_other_seed(history, runs)
+        if seed is not None and args.alone and (code := begin_anew(seed)) is not None:
+            return code
         shelf = Shelf(history.trace)
         try:
             with opening.silenced():
-                difference = Retroactor(history, shelf, changed, answers).run([run.run for run in runs], progress)
+                difference = Retroactor(history, shelf, changed, answers, full=args.full).run([run.run for run in runs], progress)
         finally:
             shelf.close()
         records = chosen_records(history, [run.run for run in runs]) if args.timeline and not args.json else []
@@ -101,16 +112,16 @@ def _draw(records: Sequence[Record], difference: Difference) -> None:
 
 
 def _show(difference: Difference) -> None:
-    _show_runs(difference.runs)
-    place = {run: number for number, run in enumerate(dict.fromkeys(event.run for event in difference.events))}
-    _show_calls(sorted((event for event in difference.events if event.new or event.removed), key=lambda event: place[event.run]))
+    _show_runs(list(difference.runs.telling()), len(difference.runs))
+    place = {run: number for number, run in enumerate(dict.fromkeys(difference.events.runs()))}
+    _show_calls(sorted((event for event in difference.events.telling() if event.new or event.removed), key=lambda event: place[event.run]))
     _show_rows(difference.rows)
     _show_invariants(difference)
     verdict = paint("clean", "green") if difference.clean else paint("not clean", "red")
-    out(f"{verdict}: {count(len(difference.runs), 'run')} in {difference.seconds:.2f} s")
+    out(f"{verdict}: {count(len(difference.runs), 'run')} in {difference.seconds:.2f} s{_effort(difference.effort)}")
 
 
-def _show_runs(runs: Sequence[RunDifference]) -> None:
+def _show_runs(runs: Sequence[RunDifference], of: int) -> None:
     differing = [run for run in runs if _differs(run) or run.undecided]
     rows = [
         [
@@ -125,7 +136,7 @@ def _show_runs(runs: Sequence[RunDifference]) -> None:
     _title("Outcomes")
     if rows:
         table(["run", "function", "then", "", "now"], rows, indent="  ")
-    same = len(runs) - len(differing)
+    same = of - len(differing)
     if same:
         out(f"  {count(same, 'run')} as {'it was' if same == 1 else 'they were'}")
     out()
@@ -198,6 +209,17 @@ def _violations(found: Sequence[Violation]) -> str:
     return paint(f"✗ broken by {first.function} of run {first.run} at version {first.version}{detail}{more}", "red")
 
 
+def _effort(effort: Effort) -> str:
+    """What was done to come to the answer."""
+    parts = [
+        f"{effort.executed:,} executed",
+        f"{effort.checked:,} found the same" if effort.checked else "",
+        f"{effort.untouched:,} untouched" if effort.untouched else "",
+    ]
+    total = effort.executed + effort.checked + effort.untouched
+    return f"; {count(total, 'transaction')}: {', '.join(part for part in parts if part)}"
+
+
 def _title(text: str) -> None:
     out(paint(text, "bold"))
 
@@ -237,6 +259,7 @@ def _value(difference: Difference) -> dict[str, Any]:
         "invariants": list(difference.invariants),
         "violations_before": [_violation_value(v) for v in difference.violations_before],
         "violations_after": [_violation_value(v) for v in difference.violations_after],
+        "effort": dataclasses.asdict(difference.effort),
         "seconds": difference.seconds,
     }
 

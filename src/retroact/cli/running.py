@@ -39,6 +39,12 @@ def options(parser: argparse.ArgumentParser) -> None:
         help="its arguments: an object by name, an array by position, or - to read them from standard input",
     )
     parser.add_argument("--run", metavar="ID", help="the id of the run: the same id again does not run it again, it gives the same result")
+    parser.add_argument(
+        "--verify-rate",
+        metavar="SHARE",
+        type=float,
+        help="execute this share of runs a second time, on a branch, and warn if a function is not deterministic (0.01: one in a hundred)",
+    )
     project.options(parser, code=True)
     parser.epilog = 'Example: retroact run checkout \'{"item": "apple", "quantity": 2}\''
 
@@ -47,7 +53,7 @@ def call(args: argparse.Namespace) -> int:
     """Run a function."""
     by_position, by_name = _arguments(args.arguments)
     module = opening.functions_in(project.code(args))
-    with opening.app_on(project.database(args), module) as app:
+    with opening.app_on(project.database(args), module, verify_rate=project.verify_rate(args)) as app:
         from retroact.app import new_run_id
         from retroact.engine.clock import SystemClock
 

@@ -34,6 +34,7 @@ def call(args: argparse.Namespace) -> int:
     filtered = args.function is not None or args.state is not None
     with opening.trace_of(project.present_database(args)) as trace:
         most = args.most if args.most > 0 else -1
+        horizon = trace.horizon()
         found = trace.runs(since_us=since, until_us=until, most=-1 if filtered or most < 0 else most + 1)
     found = [run for run in found if args.function in (None, run.function) and args.state in (None, run.state.value)]
     shown = found if most < 0 else found[:most]
@@ -44,6 +45,8 @@ def call(args: argparse.Namespace) -> int:
         out("no runs" if filtered or args.since or args.until else "no runs yet: `retroact run FUNCTION` makes one")
         return 0
     _show(shown)
+    if horizon.version and shown[-1].began_us <= horizon.began_us:
+        note(f"Of runs before the horizon only the outcome is kept: it is version {horizon}.")
     if len(shown) < len(found):
         note(f"… and older ones: --most N or --since T shows more than {most}")
     return 0

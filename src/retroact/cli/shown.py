@@ -74,3 +74,16 @@ def interrupted(runs: Sequence[Run]) -> None:
     if waiting:
         were, them = ("was", "it") if len(waiting) == 1 else ("were", "them")
         note(f"{count(len(waiting), 'run')} {were} interrupted: `retroact recover` goes on with {them}")
+
+
+_KIB = 1024
+
+
+def size(number: int) -> str:
+    """A number of bytes, for people."""
+    size, unit = float(number), "bytes"
+    for larger in ("KiB", "MiB", "GiB"):
+        if size < _KIB:
+            break
+        size, unit = size / _KIB, larger
+    return f"{number:,} bytes" if unit == "bytes" else f"{size:,.1f} {unit}"

@@ -18,7 +18,7 @@ from retroact.diagram import phrase
 from retroact.trace.record import Record, Run, RunId, Statement
 
 if TYPE_CHECKING:
-    from retroact.engine.contract import Trace
+    from retroact.workflow.executor import Trace
 
 _INDENT = "    "
 _LONGEST_CALL = 64
@@ -29,7 +29,15 @@ def options(parser: argparse.ArgumentParser) -> None:
     """The options of `trace`."""
     parser.add_argument("run", metavar="RUN", help="the id of the run")
     parser.add_argument("--statements", action="store_true", help="show each SQL statement with its parameters")
+    parser.add_argument(
+        "--step",
+        type=int,
+        metavar="N",
+        help="look at one transaction: statements with results, rows before and after, who wrote what it read, who read what it wrote "
+        "(0: a transaction that was run alone)",
+    )
     project.options(parser)
+    parser.epilog = "Examples: retroact trace order-7 --statements\n          retroact trace order-7 --step 2"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,13 +50,22 @@ class _Told:
 
 
 def call(args: argparse.Namespace) -> int:
-    """Show one run."""
+    """Show one run, or one transaction of it."""
+    if args.step is not None:
+        from retroact.cli import looking
+
+        return looking.call(project.past(args), args.run, args.step, as_json=args.json)
     with opening.trace_of(project.present_database(args)) as trace:
         told = _read(trace, trace.run(RunId(args.run)))
+        horizon = trace.horizon()
+    dropped = sum(record.version <= horizon.version for _, record in _flat(told))
     if args.json:
-        print_json(_value(told))
+        print_json(_value(told) | {"horizon": horizon.version, "dropped": dropped})
         return 0
     _head(told.run)
+    if dropped:
+        what = "its arguments, statements and row changes" if dropped == len(_flat(told)) else f"the details of {count(dropped, 'step')}"
+        out(f"{paint('dropped    ', 'dim')} {what}: the kept past begins at version {horizon}")
     sizes = _sizes(told)
     if sizes is None:
         out("\nno step is recorded yet")

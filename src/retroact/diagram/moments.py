@@ -32,6 +32,23 @@ class Event(Protocol):
     def broke(self) -> Sequence[str]: ...
 
 
+class Taken(Protocol):
+    """One transaction of a schedule that was run."""
+
+    @property
+    def place(self) -> int: ...
+    @property
+    def run(self) -> str: ...
+    @property
+    def function(self) -> str: ...
+    @property
+    def outcome(self) -> Outcome: ...
+    @property
+    def changes(self) -> Sequence[Change]: ...
+    @property
+    def broke(self) -> Sequence[str]: ...
+
+
 def recorded_moments(records: Iterable[Record], alarms: Mapping[Version, str] | None = None) -> list[Moment]:
     """The transactions among records, in the order given; `alarms` tells of something bad at a version."""
     bad = alarms or {}
@@ -62,6 +79,21 @@ def event_moments(events: Iterable[Event]) -> list[Moment]:
         )
         for event in events
         if event.outcome is not None
+    ]
+
+
+def taken_moments(taken: Iterable[Taken]) -> list[Moment]:
+    """The transactions of a schedule, at their turns."""
+    return [
+        Moment(
+            place=one.place,
+            lane=one.run,
+            label=label(one.function, one.outcome, one.changes),
+            short=label(one.function, one.outcome, one.changes, short=True),
+            note=", ".join(one.broke) or None,
+            alarm=bool(one.broke),
+        )
+        for one in taken
     ]
 
 

@@ -67,7 +67,9 @@ def outcome(result: Outcome | None) -> str:
 def change(of: Change) -> str:
     """One changed row, with what tells it from others: `inventory[1].available 1 -> 0`, `+ orders(id="7")`."""
     if of.verb is Verb.SCHEMA:
-        return "the schema"
+        return "the schema" if of.rowid is None else f"{of.rowid:,} rows, of which only a digest is recorded"
+    if of.verb is Verb.DROPPED:
+        return f"{of.table}: forgotten"
     if of.verb is Verb.INSERT:
         return f"+ {of.table}({_cells(of.after)})"
     if of.verb is Verb.DELETE:
@@ -84,6 +86,8 @@ def most_telling(changes: Iterable[Change], *, short: bool = False) -> str | Non
     first = ranked[0]
     if first.verb is Verb.SCHEMA:
         return "+ schema" if short else "changes the schema"
+    if first.verb is Verb.DROPPED:
+        return change(first)
     if first.verb is Verb.UPDATE:
         moved = _update(first, first.table, most=1)
         return moved.partition(" ")[2] if short else moved
@@ -106,6 +110,8 @@ def _rank(of: Change) -> int:
         return 0
     if of.verb is Verb.UPDATE:
         return 1 if any(_number(value) for value in (of.after or {}).values()) else 2
+    if of.verb is Verb.DROPPED:
+        return 5
     return 3 if of.verb is Verb.DELETE else 4
 
 

@@ -41,18 +41,21 @@ class Moment:
     short: str | None = None
 
 
-def timeline(lanes: Sequence[str], moments: Sequence[Moment], *, width: int = 100) -> str:
-    """Draw moments in the order given, at most `width` characters wide, without trailing spaces or a final newline."""
+def timeline(lanes: Sequence[str], moments: Sequence[Moment], *, width: int = 100, head: str = _PLACE) -> str:
+    """Draw moments in the order given, at most `width` characters wide, without trailing spaces or a final newline. `head` says what
+    the numbers are."""
     if not moments:
         return ""
     names = list(dict.fromkeys([*lanes, *(moment.lane for moment in moments)]))
-    place = max(len(_PLACE), *(len(str(moment.place)) for moment in moments))
+    place = max(len(head), *(len(str(moment.place)) for moment in moments))
     note = min(max(len(_note(moment)) for moment in moments), WIDEST_NOTE, max(width // 3, 12))
     room = width - place - 2 - (note + len(_GAP) if note else 0)
     widths = _lane_widths(names, moments, room)
     if widths is None:
-        return _one_column(names, moments, place, note, width)
-    return _columns(dict(zip(names, widths, strict=True)), moments, place, note)
+        drawn = _one_column(names, moments, place, note, width)
+    else:
+        drawn = _columns(dict(zip(names, widths, strict=True)), moments, place, note)
+    return f"{head:>{place}}{drawn[max(place, len(_PLACE)) :]}"
 
 
 def _lane_widths(names: Sequence[str], moments: Sequence[Moment], room: int) -> list[int] | None:

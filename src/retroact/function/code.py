@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import functools
-import hashlib
 import importlib
 import importlib.util
 import io
@@ -26,13 +26,14 @@ import linecache
 import os
 import sys
 import sysconfig
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.abc import InspectLoader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from pathlib import Path, PurePosixPath
 from types import ModuleType
 
+from retroact.digest import blake2b
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.names import plain_name
 
@@ -110,10 +111,34 @@ def capture(module: ModuleType) -> Code:
         raise SourceMissing(function=project.main, problem=str(error)) from error
 
 
+def captured(modules: Iterable[str]) -> dict[str, Code]:
+    """The code of those of the modules whose source is at hand, by the module's name."""
+    codes: dict[str, Code] = {}
+    for name in set(modules):
+        module = sys.modules.get(name)
+        if module is not None:
+            with contextlib.suppress(SourceMissing):
+                codes[name] = capture(module)
+    return codes
+
+
 def load_path(path: Path) -> ModuleType:
     """Import a .py file or a package folder freshly, beside every version of it that is already loaded.
 
     Raises LoadFailed if there is no such code, or if executing it raises; the original error is its cause.
+    """
+    project, root = project_at(path)
+    try:
+        code = _collect(project)
+    except (OSError, SyntaxError, UnicodeError) as error:
+        raise LoadFailed(path=path, problem=f"{type(error).__name__}: {error}") from error
+    return load(code, root=root)
+
+
+def project_at(path: Path) -> tuple[Project, Path]:
+    """The project that a .py file or a package folder is of, as it lies on disk, and the folder that its paths start from.
+
+    Raises LoadFailed if there is no such code. Nothing is read yet.
     """
     file = _absolute(path)
     if file.is_dir():
@@ -121,11 +146,7 @@ def load_path(path: Path) -> ModuleType:
     if file.suffix != ".py" or not file.is_file():
         raise LoadFailed(path=path, problem="it is neither a .py file nor a folder with an __init__.py")
     folder = _Folder(_name_on_disk(file), file)
-    try:
-        code = _collect(Project(folder.main, folder.on_disk))
-    except (OSError, SyntaxError, UnicodeError) as error:
-        raise LoadFailed(path=path, problem=f"{type(error).__name__}: {error}") from error
-    return load(code, root=folder.root)
+    return Project(folder.main, folder.on_disk), folder.root
 
 
 def load(code: Code, *, root: Path | None = None) -> ModuleType:
@@ -158,6 +179,14 @@ def unload(module: ModuleType) -> None:
         loading.forget()
 
 
+def modules_of(module: ModuleType, code: Code) -> list[ModuleType]:
+    """The modules of a project that are there now: those of the load that made its main module, or those that Python imported."""
+    loading = getattr(module, "__loader__", None)
+    if isinstance(loading, _Load):
+        return [each for name, each in sys.modules.copy().items() if name.partition(".")[0].endswith(f"@{loading.tag}")]
+    return [module, *(each for source in code.sources if (each := sys.modules.get(source.name)) is not None and each is not module)]
+
+
 @functools.lru_cache(maxsize=256)
 def parse(text: str) -> ast.Module:
     """The syntax tree of a text, parsed once. It is shared: nobody may change it. Raises SyntaxError and ValueError."""
@@ -174,7 +203,7 @@ def absolute_name(package: str, level: int, name: str | None) -> str:
 
 
 def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
 
 # --- Finding: which module is of the project, and where its text is -------------------------------------------------------

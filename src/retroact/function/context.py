@@ -79,11 +79,8 @@ class Scope(Protocol):
 _scope: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("retroact_scope", default=None)
 
 
-def current_scope() -> Scope | None:
-    """The scope of the function that is running in this context, if one is."""
-    return _scope.get()
-
-
+#: The scope of the function that is running in this context, if one is.
+current_scope = _scope.get
 #: Make a scope that of the moment, and go back to the one before: `leave` takes what `enter` gave.
 enter = _scope.set
 leave = _scope.reset

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -25,6 +24,7 @@ from itertools import chain, islice
 from types import CodeType, FunctionType, MethodType
 from typing import cast
 
+from retroact.digest import blake2b
 from retroact.errors import SourceMissing
 from retroact.function.code import Project, Source, absolute_name, parse, project_of
 
@@ -52,7 +52,7 @@ def fingerprint(callable: Callable[..., object]) -> str:  # noqa: A002 (what it 
 
     It never raises for a function without source; a fingerprint that begins with `b:` changes with the Python version.
     """
-    function = _unwrapped(callable)
+    function = unwrapped(callable)
     try:
         return _from_source(function)
     except (SourceMissing, OSError, SyntaxError, ValueError):
@@ -62,7 +62,7 @@ def fingerprint(callable: Callable[..., object]) -> str:  # noqa: A002 (what it 
         return f"b:{_digest(parts)}"
 
 
-def _unwrapped(callable: Callable[..., object]) -> object:  # noqa: A002
+def unwrapped(callable: Callable[..., object]) -> object:  # noqa: A002
     """The function or class whose code runs: without wrappers, bound objects and arguments; of an object, its `__call__`."""
     function: object = inspect.unwrap(callable)
     while isinstance(function, functools.partial | MethodType):
@@ -75,17 +75,17 @@ def _unwrapped(callable: Callable[..., object]) -> object:  # noqa: A002
 
 
 def _digest(parts: Iterable[str]) -> str:
-    return hashlib.blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return blake2b("\0".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _from_source(function: object) -> str:
     if not isinstance(function, FunctionType | type):
         raise SourceMissing(function=repr(function), problem="it is not written in Python")
     made_with = _made_with(function, frozenset()) if isinstance(function, FunctionType) else ()
-    return _digest(chain(_lines(function), (function.__qualname__,), made_with))
+    return _digest(chain(definitions(function), (function.__qualname__,), made_with))
 
 
-def _lines(function: FunctionType | type) -> Iterator[str]:
+def definitions(function: FunctionType | type) -> Iterator[str]:
     """The graph of definitions below a function, written down. Raises SourceMissing if no file defines it."""
     module = sys.modules.get(function.__module__)
     generated = isinstance(function, FunctionType) and (
@@ -128,7 +128,7 @@ def _made_with(function: FunctionType, seen: frozenset[int]) -> Iterator[str]:
 
 def _text_or_bytecode(function: FunctionType) -> tuple[str, ...]:
     try:
-        return tuple(_lines(function))
+        return tuple(definitions(function))
     except (SourceMissing, OSError, SyntaxError, ValueError):
         return tuple(_bytecode(function.__code__, function.__doc__))
 

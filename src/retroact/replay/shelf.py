@@ -10,8 +10,9 @@ from types import ModuleType
 from typing import Any, Protocol
 
 from retroact.errors import SourceMissing, UnknownFunction
-from retroact.function.code import Code, load, unload
+from retroact.function.code import Code, load, modules_of, unload
 from retroact.function.declare import Function
+from retroact.function.given import given
 from retroact.function.registry import Registry
 
 
@@ -71,5 +72,6 @@ class Shelf:
             if code is None:
                 raise SourceMissing(function=function, problem=f"code {digest} is not in the trace")
             module = load(code)
+            given.adopt(modules_of(module, code))
             self._loaded[digest] = (module, Registry.of(module))
         return self._loaded[digest]

@@ -63,8 +63,10 @@ class Call:
         self._player.answered(self)
         self.future.set_result(value)
 
-    def fail(self, error: BaseException) -> None:
-        """Give the call its failure."""
+    def fail(self, error: BaseException, ended_us: int = 0) -> None:
+        """Give the call its failure, and the time at which it ended."""
+        scope = self._player.scope
+        scope.last_us = max(scope.last_us, ended_us)
         self._player.answered(self)
         self.future.set_exception(error)
 
@@ -144,6 +146,7 @@ class Player:
         self._mine = threading.Semaphore(0)
         self._theirs = threading.Semaphore(0)
         self._thread: threading.Thread | None = None
+        self._errand: Callable[[], object] | None = None
         self._left = False
 
     # --- on the director's side ----------------------------------------------------------------------------------------------
@@ -157,6 +160,11 @@ class Player:
         else:
             self._mine.release()
         self._theirs.acquire()
+
+    def have_done(self, errand: Callable[[], object]) -> None:
+        """Have the thread of a workflow that waits do something, as if the call that it waits for did it. It must not raise."""
+        self._errand = errand
+        self.proceed()
 
     def answered(self, call: Call) -> None:
         """A call has its result: the workflow can go on."""
@@ -181,10 +189,15 @@ class Player:
 
     def wait(self) -> None:
         """Hand control over until somebody has answered."""
-        self._theirs.release()
-        self._mine.acquire()
-        if self._left:
-            raise Left
+        while True:
+            self._theirs.release()
+            self._mine.acquire()
+            if self._left:
+                raise Left
+            errand, self._errand = self._errand, None
+            if errand is None:
+                return
+            errand()
 
     def _play(self) -> None:
         try:
@@ -243,9 +256,11 @@ def _cycle() -> Generator[None, None, None]:
 class Stage:
     """All players of a play."""
 
-    def __init__(self, answer: Answer, began_us: Callable[[RunId], int]) -> None:
-        """`answer` is shown each call of a step and resolves or fails it at once; `began_us` says when a run began."""
+    def __init__(self, answer: Answer, began_us: Callable[[RunId], int], ended_us: Callable[[Invocation], int] = lambda _: 0) -> None:
+        """`answer` is shown each call of a step and resolves or fails it at once; `began_us` says when a run began, `ended_us` when
+        the call of a workflow ended (0: not known; then, when the last call ended that it made)."""
         self.players: dict[RunId, Player] = {}
+        self._ended_us = ended_us
         self._answer = answer
         self._began_us = began_us
 
@@ -288,8 +303,9 @@ class Stage:
 
     def _end_child(self, child: Player, call: Call) -> None:
         child.parent = None
+        ended_us = self._ended_us(call.invocation) or child.scope.last_us
         if child.error is not None:
-            call.fail(child.error)
+            call.fail(child.error, ended_us)
         else:
             assert child.outcome is not None, "a player without error has an outcome"
-            call.resolve(child.function.schema.decode_result(child.outcome.value or "null"))
+            call.resolve(child.function.schema.decode_result(child.outcome.value or "null"), ended_us)

@@ -11,6 +11,9 @@ stage with the changed code; whenever one of their slots comes, its run has a tr
 So a fix that merges two transactions runs where the first was; one that splits a transaction runs both parts where it was. The other
 runs of that time execute their recorded code in their own slots, on whatever state they now find.
 
+A transaction that `cutoff.py` finds to be as it was is passed over: its recorded changes and outcome are taken. A workflow of which
+nothing but such transactions has come sleeps; it is brought on, and given the outcomes that it missed, when one comes that is not.
+
 This module must not know where the past comes from, nor how a difference is shown.
 """
 
@@ -19,56 +22,105 @@ from __future__ import annotations
 import collections
 import dataclasses
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from retroact.engine.clock import monotonic
-from retroact.engine.contract import History, Invocation, SchemaMoved, Trial
+from retroact.engine.contract import Branch, Entangled, Entry, History, Invocation, Scan, SchemaMoved, Trial
 from retroact.errors import LoadFailed, NoRecordedOutcome, SourceMissing
+from retroact.function.code import captured
+from retroact.function.given import supply
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
 from retroact.function.registry import Registry
-from retroact.replay.replayer import chosen_records, invocation_of
+from retroact.replay.replayer import invocation_of, moment, partly_forgotten
 from retroact.replay.shelf import Shelf
 from retroact.replay.stage import Call, Player, Stage
-from retroact.retroaction.difference import Difference, Event, RunDifference, rows_that_differ, touched_by
+from retroact.retroaction.concern import Concerns, Place, places_of
+from retroact.retroaction.cutoff import Cutoff, Unchanged, is_schema, moves_schema, touched_by_stored
+from retroact.retroaction.difference import (
+    Answers,
+    Difference,
+    Effort,
+    Event,
+    RunDifference,
+    as_it_was,
+    decided,
+    removed,
+    rows_that_differ,
+    touched_by,
+)
 from retroact.retroaction.invariant import Watch
+from retroact.retroaction.sleepers import revives, sleepers
 from retroact.trace.codec import encode_json
 from retroact.trace.failure import revive
-from retroact.trace.record import ALONE, Outcome, Record, Run, RunId, Version
+from retroact.trace.record import ALONE, Change, Outcome, Record, Run, RunId, Statement, Version
 
 Progress = Callable[[int, int], None]
+
+
+class _Astray(Exception):
+    """A sleeping workflow does not make the calls that it made: it has to be watched from its beginning."""
 
 
 @dataclasses.dataclass(slots=True)
 class _Slots:
     """The recorded transactions of one run that have not had their turn."""
 
-    waiting: collections.deque[Record]
+    waiting: collections.deque[Entry]
 
     def knows(self, function: str) -> bool:
         """Whether a slot still to come is for that function."""
-        return any(record.function == function for record in self.waiting)
+        return any(entry.function == function for entry in self.waiting)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Code:
+    """What is run instead of what ran."""
+
+    changed: Registry
+    #: The recorded code.
+    shelf: Shelf
+    #: Results for steps that the record has none for, by function name.
+    answers: Mapping[str, Any]
+    modules: Mapping[str, Any]
 
 
 class Retroactor:
     """Runs changed code over chosen runs of one history."""
 
-    def __init__(self, history: History, shelf: Shelf, changed: Registry, answers: Mapping[str, Any] | None = None) -> None:
-        """`answers` gives results for steps that the record has none for, by function name."""
+    def __init__(
+        self,
+        history: History,
+        shelf: Shelf,
+        changed: Registry,
+        answers: Mapping[str, Any] | None = None,
+        *,
+        full: bool = False,
+    ) -> None:
+        """`answers` gives results for steps that the record has none for, by function name. `full` executes everything."""
         self._history = history
-        self._shelf = shelf
-        self._changed = changed
-        self._answers = dict(answers or {})
-        self._modules = {plain_name(f.module): sys.modules[f.module] for f in changed}
+        modules = {plain_name(f.module): sys.modules[f.module] for f in changed}
+        self._code = Code(changed=changed, shelf=shelf, answers=dict(answers or {}), modules=modules)
+        self._full = full
+        supply((f.module for f in changed), captured(f.module for f in changed))
 
     def run(self, runs: Sequence[RunId], progress: Progress | None = None) -> Difference:
         """What the changed code would have changed. Raises UnknownRun, UnknownFunction, DamagedTrace, BeyondHistory."""
         began = monotonic()
-        chosen = {run: self._history.trace.run(run) for run in runs}
-        for run in chosen.values():
-            self._changed.get(run.function)
-        play = _Play(self._history, self._shelf, self._changed, self._modules, self._answers, chosen)
+        scan = self._history.trace.scan(runs)
+        if scan.forgotten is not None:
+            raise partly_forgotten(self._history, scan.forgotten.record)
+        alone = {entry.function_number for entry in scan.alone.values()}
+        for function in {*(run.function for run in scan.runs.values()), *(scan.functions[number][0] for number in alone)}:
+            self._code.changed.get(function)
+        try:
+            return self._play(scan, progress, began, full=self._full)
+        except (_Astray, Entangled):
+            return self._play(scan, progress, began, full=True)
+
+    def _play(self, scan: Scan, progress: Progress | None, began: float, *, full: bool) -> Difference:
+        play = _Play(self._history, self._code, scan, full=full)
         try:
             play.perform(progress)
             return play.difference(monotonic() - began)
@@ -79,76 +131,92 @@ class Retroactor:
 class _Play:
     """One retroaction, under way."""
 
-    def __init__(
-        self,
-        history: History,
-        shelf: Shelf,
-        changed: Registry,
-        modules: Mapping[str, Any],
-        answers: Mapping[str, Any],
-        chosen: Mapping[RunId, Run],
-    ) -> None:
+    def __init__(self, history: History, code: Code, scan: Scan, *, full: bool) -> None:
         self._history = history
-        self._shelf = shelf
-        self._changed = changed
-        self._modules = modules
-        self._answers = answers
-        self._chosen = chosen
-        self._own = chosen_records(history, chosen)
-        self._recorded: dict[RunId, list[Record]] = collections.defaultdict(list)
-        self._slots: dict[RunId, _Slots] = {}
-        for record in self._own:
-            self._recorded[record.run].append(record)
-        for run, records in self._recorded.items():
-            self._slots[run] = _Slots(collections.deque(r for r in records if r.kind == "transaction"))
+        self._scan = scan
+        self._code = code
+        self._chosen = scan.runs
+        transactions = {number for number, function in scan.functions.items() if function[1] == Kind.TRANSACTION.value}
+        self._own: dict[RunId, list[Entry]] = collections.defaultdict(list)
+        for entry in scan.entries:
+            if entry.step != ALONE and entry.run in scan.families:
+                self._own[entry.run].append(entry)
+        self._slots = {
+            run: _Slots(collections.deque(e for e in entries if e.function_number in transactions)) for run, entries in self._own.items()
+        }
         self._steps_taken: set[int] = set()
-        first = min((r.snapshot for r in self._own), default=Version(0))
-        self._last = max((r.version for r in self._own), default=Version(0))
-        self._history.trace.verify(first, self._last)
-        schedule = (r for r in history.trace.records_between(first, self._last) if r.kind == "transaction")
-        self._schedule = sorted(schedule, key=lambda r: (r.snapshot, r.version))
-        self._then, self._now = history.at(first), history.at(first)
-        invariants = changed.invariants or self._recorded_invariants()
+        self._schedule = [e for e in scan.entries if e.function_number in transactions]
+        if not scan.in_order:
+            # A reader of another run may have been recorded later than it read: before all of this.
+            self._schedule = sorted((e for e in self._schedule if e.snapshot >= scan.first), key=moment)
+        self._then, self._now = history.at(scan.first), history.at(scan.first)
+        invariants = code.changed.invariants or self._recorded_invariants()
         self._before, self._after = Watch(invariants), Watch(invariants)
-        self._invariants = tuple(f.name for f in invariants)
+        self._concerns_then, self._concerns_now = Concerns(self._before.names), Concerns(self._after.names)
         self._stage = Stage(self._answer_step, self._began_us)
-        self._events: list[Event] = []
+        #: What differs, or may, and records of which nothing does.
+        self._events: list[Event | Entry] = []
         self._touched: dict[str, set[int | None]] = {}
         self._alone: dict[RunId, Outcome] = {}
+        unchanged = Unchanged(scan, code.changed, code.shelf)
+        self._cutoff = None if full else Cutoff(scan, unchanged)
+        #: Chosen workflows that have not been brought on, with what they missed.
+        self._asleep: dict[RunId, list[Entry]] = {} if full else {run: [] for run in sleepers(scan, self._own, unchanged, code.modules)}
+        self._effort = collections.Counter[str]()
 
     def perform(self, progress: Progress | None) -> None:
         """Go through the schedule."""
         self._before.begin(self._then)
         self._after.begin(self._now)
-        for number, record in enumerate(self._schedule, start=1):
-            self._original(record)
-            slots = self._slots.get(record.run)
-            if slots is None:
-                self._bystander(record)
-            elif record.step == ALONE:
-                slots.waiting.popleft()
-                self._alone_again(record)
-            else:
-                self._enter(record.run)
-                self._serve(record, slots)
+        self._concerns_then.learn(self._before.names, self._then)
+        self._concerns_now.learn(self._after.names, self._now)
+        beside = self._cutoff is None or bool(self._before.names)
+        passes = self._passes if beside or self._cutoff is None else self._passes_alone(self._cutoff)
+        for number, entry in enumerate(self._schedule, start=1):
+            if beside:
+                self._original(entry)
+            if not passes(entry):
+                self._turn(entry)
             if progress is not None:
                 progress(number, len(self._schedule))
         for run in self._chosen.values():
-            if run.kind == Kind.WORKFLOW.value:
+            if run.kind == Kind.WORKFLOW.value and run.run not in self._asleep:
                 self._enter(run.run)
         self._run_out()
 
+    def _turn(self, entry: Entry) -> None:
+        """A slot whose transaction may not be as it was."""
+        if entry.run not in self._scan.families:
+            self._bystander(entry)
+        elif entry.step == ALONE:
+            self._alone_again(entry)
+        else:
+            self._enter(entry.run)
+            self._serve(entry, self._slots[entry.run])
+
     def difference(self, seconds: float) -> Difference:
         """What was found."""
+        if self._cutoff is not None:
+            rows = self._cutoff.rows(self._now, self._last_then)
+        else:
+            rows = rows_that_differ(self._then, self._now, self._touched)
         return Difference(
-            runs=tuple(self._run_difference(run) for run in self._chosen.values()),
-            events=tuple(self._events),
-            rows=rows_that_differ(self._then, self._now, self._touched),
+            runs=Answers(self._run_differences(), RunDifference, self._as_recorded),
+            events=Answers(self._events, Event, as_it_was),
+            rows=rows,
             violations_before=tuple(self._before.violations),
             violations_after=tuple(self._after.violations),
-            invariants=self._invariants,
+            invariants=self._before.names,
             seconds=seconds,
+            effort=Effort(**self._effort),
         )
+
+    def _last_then(self) -> Branch:
+        """The state as it was in the end. Nobody went there when no invariant was to be asked on the way."""
+        if not self._before.names:
+            self._then.close()
+            self._then = self._history.at(self._scan.last)
+        return self._then
 
     def close(self) -> None:
         """Let players and branches go."""
@@ -158,34 +226,143 @@ class _Play:
 
     # --- the original beside it ----------------------------------------------------------------------------------------------
 
-    def _original(self, record: Record) -> None:
+    def _original(self, entry: Entry) -> None:
         """Move the state as it was on by one record, and see what it broke."""
-        if record.snapshot != record.version - 1:
+        if entry.changes is None or entry.snapshot != entry.version - 1:
             return
+        if self._cutoff is None:
+            self._advance_then(entry.record)
+            touched_by(entry.record.changes, self._touched)
+            self._before.look(self._then, entry.run, entry.function, entry.version)
+        elif self._before.names:
+            if moves_schema(entry):
+                self._advance_then(entry.record)
+                names = list(self._before.names)
+            else:
+                self._then.defer(entry.changes, self._scan.relations)
+                names = self._concerns_then.of(self._places(entry))
+            if names:
+                self._before.look(self._then, entry.run, entry.function, entry.version, names)
+                self._concerns_then.learn(names, self._then)
+
+    def _advance_then(self, record: Record) -> None:
         try:
             self._then.advance(record)
         except SchemaMoved:
             self._then.close()
             self._then = self._history.at(record.version)
-        touched_by(record.changes, self._touched)
-        if record.changes:
-            self._before.look(self._then, record.run, record.function, record.version)
 
-    def _bystander(self, record: Record) -> None:
+    def _places(self, entry: Entry) -> list[Place]:
+        assert entry.changes is not None, "asked only of what changed something"
+        found = touched_by_stored((entry.changes,), self._scan.relations, lambda _: True)
+        return [(table, rowid) for table, rowids in found.items() for rowid in rowids]
+
+    # --- what need not be run again ------------------------------------------------------------------------------------------
+
+    def _passes(self, entry: Entry) -> bool:
+        """Pass over a transaction that is as it was, if nobody has to be told its outcome."""
+        cutoff = self._cutoff
+        if cutoff is None:
+            return False
+        root = self._scan.families.get(entry.run)
+        if root is None:
+            unchanged = cutoff.code.bystander(entry)
+        else:
+            unchanged = (entry.step == ALONE or root in self._asleep) and cutoff.code.chosen(entry.function_number)
+        if not unchanged or not self._is_as_it_was(entry, cutoff):
+            return False
+        if root is not None and entry.step != ALONE:
+            self._slots[entry.run].waiting.popleft()
+            self._asleep[root].append(entry)
+        return True
+
+    def _passes_alone(self, cutoff: Cutoff) -> Callable[[Entry], bool]:
+        """`_passes`, made quick for the many transactions that no workflow and no invariant waits for."""
+        families, reaches, defer, relations = self._scan.families, cutoff.reaches, self._now.defer, self._scan.relations
+        chosen, others = cutoff.code.chosen, cutoff.code.bystander
+        events, effort, now, general = self._events, self._effort, self._now, self._passes
+
+        def passes(entry: Entry) -> bool:
+            told = entry.run in families
+            if entry.step != ALONE and told:
+                return general(entry)
+            changes = entry.changes
+            if (changes is not None and moves_schema(entry)) or not (chosen(entry.function_number) if told else others(entry)):
+                return False
+            if reaches(entry, now):
+                return general(entry)
+            if changes is not None:
+                defer(changes, relations)
+            if told:
+                events.append(entry)
+            effort["untouched"] += 1
+            return True
+
+        return passes
+
+    def _is_as_it_was(self, entry: Entry, cutoff: Cutoff) -> bool:
+        """Whether a transaction with unchanged code does the same on the branch; then its changes are taken, and it is told so."""
+        if moves_schema(entry):
+            return False
+        places: list[Place] = []
+        if not cutoff.reaches(entry, self._now):
+            self._effort["untouched"] += 1
+            if entry.changes is not None:
+                self._now.defer(entry.changes, self._scan.relations)
+                places = self._places(entry) if self._after.names else []
+        else:
+            changes = None if cutoff.dirty.everything else self._now.retrace(entry.record)
+            if changes is None:
+                return False
+            self._now.keep()
+            self._effort["checked"] += 1
+            self._differ(entry.record, changes, entry.record.statements)
+            places = places_of(changes)
+        broke = self._look(entry.run, entry.function, entry.version, places, beside=True) if places else ()
+        if entry.run in self._scan.families:
+            self._events.append(dataclasses.replace(as_it_was(entry), broke=broke) if broke else entry)
+        return True
+
+    def _differ(self, record: Record | None, changes: tuple[Change, ...], statements: Sequence[Statement]) -> None:
+        """Note what the branch changed in the place of a record."""
+        if self._cutoff is None:
+            touched_by(changes, self._touched)
+        else:
+            self._cutoff.note(record, changes, statements, self._now)
+
+    def _look(self, run: RunId, function: str, version: Version, places: list[Place], *, beside: bool = False) -> tuple[str, ...]:
+        """See which invariants a transaction broke on the branch. `beside`: the state as it was is at the same place."""
+        names = list(self._after.names) if self._cutoff is None else self._concerns_now.of(places)
+        followed: list[str] = []
+        if beside and self._cutoff is not None:
+            followed = [name for name in names if self._cutoff.answers_alike(self._then.asked(name), self._now)]
+        looked = [name for name in names if name not in followed]
+        broken = self._after.follow(self._before, run, function, version, followed)
+        broken += self._after.look(self._now, run, function, version, looked)
+        if self._cutoff is not None:
+            self._concerns_now.copy(self._concerns_then, followed)
+            self._concerns_now.learn(looked, self._now)
+        return tuple(v.invariant for v in broken)
+
+    def _bystander(self, entry: Entry) -> None:
         """A transaction of a run that was not chosen: its recorded code, on the state as it is now."""
+        record = entry.record
         try:
-            function = self._shelf.function(record)
+            function = self._code.shelf.function(record)
         except (SourceMissing, LoadFailed):
+            self._now.settle()
             self._now.advance(record)
+            self._differ(record, record.changes, record.statements)
             return
-        trial = self._execute(invocation_of(record, function), record)
-        if trial.outcome != record.outcome or trial.changes != record.changes:
-            self._note(invocation_of(record, function), record, record, trial)
+        invocation = invocation_of(record, function)
+        trial = self._execute(invocation, record, record)
+        self._note(invocation, record, record, trial, told=trial.outcome != record.outcome or trial.changes != record.changes)
 
-    def _alone_again(self, record: Record) -> None:
+    def _alone_again(self, entry: Entry) -> None:
         """A transaction that was chosen by itself."""
-        invocation = invocation_of(record, self._changed.get(record.function))
-        trial = self._execute(invocation, record)
+        record = entry.record
+        invocation = invocation_of(record, self._code.changed.get(record.function))
+        trial = self._execute(invocation, record, record)
         self._alone[record.run] = trial.outcome
         self._note(invocation, record, record, trial)
 
@@ -193,17 +370,35 @@ class _Play:
 
     def _enter(self, run: RunId) -> None:
         """Bring a chosen workflow on when its first turn comes; a child is brought on by its parent."""
-        if run in self._chosen and run not in self._stage.players:
-            info = self._chosen[run]
-            self._stage.enter(run, self._changed.get(info.function), info.arguments.encode(), self._changed)
-        elif run not in self._stage.players:
-            root = next((r for r in self._chosen if run.startswith(f"{r}.")), None)
-            if root is not None:
-                self._enter(root)
+        root = self._scan.families[run]
+        if root not in self._stage.players:
+            info = self._chosen[root]
+            changed = self._code.changed
+            self._stage.enter(root, changed.get(info.function), info.arguments.encode(), changed)
+            self._stage.settle()
+            for entry in self._asleep.pop(root, ()):
+                self._catch_up(entry)
         self._stage.settle()
 
-    def _serve(self, record: Record, slots: _Slots) -> None:
+    def _catch_up(self, entry: Entry) -> None:
+        """Give a workflow the outcome of a transaction that was passed over while it slept. Raises _Astray."""
+        record = entry.record
+        for call in self._stage.pending():
+            asked = call.invocation
+            if (asked.run, asked.step, asked.function.name, asked.arguments.decode()) == (
+                record.run,
+                record.step,
+                record.function,
+                record.arguments,
+            ):
+                self._answer_as(call, record.outcome, record.began_us + record.elapsed_us)
+                self._stage.settle()
+                return
+        raise _Astray
+
+    def _serve(self, entry: Entry, slots: _Slots) -> None:
         """A slot has come: let its run have its turn."""
+        record = entry.record
         slots.waiting.popleft()
         used = kept = False
         while True:
@@ -211,12 +406,29 @@ class _Play:
             if call is None:
                 break
             matched = not used and call.invocation.function.name == record.function
-            replaces = not used and not matched and record.function not in self._changed
+            replaces = not used and not matched and record.function not in self._code.changed
             used = used or matched or replaces
             kept = kept or matched
-            self._grant(call, record, record if matched else None)
+            if not (matched and self._answered(call, entry)):
+                self._grant(call, record, record if matched else None)
         if not kept:
-            self._events.append(_removed(record))
+            self._differ(record, (), ())
+            self._events.append(removed(record))
+
+    def _answered(self, call: Call, entry: Entry) -> bool:
+        """Answer a call from its record, if it is the same call of the same code and finds what it found."""
+        cutoff, asked, record = self._cutoff, call.invocation, entry.record
+        if (
+            cutoff is None
+            or (asked.step, asked.arguments.decode()) != (record.step, record.arguments)
+            or not cutoff.code.chosen(entry.function_number)
+            or not (record.outcome.committed or revives(record, self._code.modules))
+            or not self._is_as_it_was(entry, cutoff)
+        ):
+            return False
+        self._answer_as(call, record.outcome, record.began_us + record.elapsed_us)
+        self._stage.settle()
+        return True
 
     def _next_call(self, record: Record, slots: _Slots, *, used: bool) -> Call | None:
         """The call that is to run now in this slot, if one is."""
@@ -230,27 +442,36 @@ class _Play:
         if not unknown:
             return None
         following = slots.waiting[0].function if slots.waiting else None
-        if used and following is not None and following not in self._changed:
+        if used and following is not None and following not in self._code.changed:
             return None  # it takes the place of the next recorded call, which the changed code no longer has
         return unknown[0]
 
     def _run_out(self) -> None:
-        """The schedule is over: what is still asked for runs now, one after the other."""
+        """The schedule is over: what is still asked for runs now, one after the other, first the run whose first turn was first."""
         self._stage.settle()
+        turns = {
+            run: number
+            for number, run in enumerate(dict.fromkeys([*(self._scan.families.get(e.run) for e in self._schedule), *self._chosen]))
+        }
+        last = self._schedule[-1].record if self._schedule else None
         while True:
             calls = self._stage.pending()
             if not calls:
                 return
-            last = self._schedule[-1] if self._schedule else None
-            self._grant(calls[0], last, None)
+            self._grant(min(calls, key=lambda call: turns[self._root_of(call.invocation.run)]), last, None)
+
+    def _root_of(self, run: RunId) -> RunId:
+        while run not in self._chosen:
+            run = RunId(run.rpartition(".")[0])
+        return run
 
     def _grant(self, call: Call, slot: Record | None, record: Record | None) -> None:
         """Execute a call on the branch and give the player its result."""
-        trial = self._execute(call.invocation, record or slot, same=record is not None)
+        trial = self._execute(call.invocation, record or slot, record)
         self._note(call.invocation, slot, record, trial)
         ended_us = (record or slot).began_us + (record or slot).elapsed_us if (record or slot) else 0  # pyright: ignore[reportOptionalMemberAccess]
         if trial.error is not None:
-            call.fail(trial.error)
+            call.fail(trial.error, ended_us)
         else:
             call.resolve(call.invocation.function.schema.decode_result(trial.outcome.value or "null"), ended_us)
         self._stage.settle()
@@ -259,15 +480,18 @@ class _Play:
         """A step is answered from the record: by the same function with the same arguments, in the order of the record."""
         name, arguments = call.invocation.function.name, call.invocation.arguments.decode()
         sleeping = name == "retroact.sleep"
-        for record in self._recorded.get(call.invocation.run, ()):
-            if record.function == name and (sleeping or record.arguments == arguments) and record.version not in self._steps_taken:
+        for entry in self._own.get(call.invocation.run, ()):
+            if entry.function != name or entry.version in self._steps_taken:
+                continue
+            record = entry.record
+            if sleeping or record.arguments == arguments:
                 self._steps_taken.add(record.version)
                 self._answer_as(call, record.outcome, record.began_us + record.elapsed_us)
                 return
         if sleeping:
             call.resolve(None, 0)
-        elif name in self._answers:
-            self._answer_as(call, Outcome(value=encode_json(self._answers[name]).decode()), 0)
+        elif name in self._code.answers:
+            self._answer_as(call, Outcome(value=encode_json(self._code.answers[name]).decode()), 0)
         else:
             fault = NoRecordedOutcome(function=name, run=call.invocation.run, step=call.invocation.step)
             self._stage.players[call.invocation.run].scope.fault = fault
@@ -275,31 +499,38 @@ class _Play:
 
     def _answer_as(self, call: Call, outcome: Outcome, ended_us: int) -> None:
         if outcome.failure is not None:
-            call.fail(revive(outcome.failure, call.invocation.run, self._modules))
+            call.fail(revive(outcome.failure, call.invocation.run, self._code.modules), ended_us)
         else:
             call.resolve(call.invocation.function.schema.decode_result(outcome.value or "null"), ended_us)
 
     # --- executing -------------------------------------------------------------------------------------------------------------
 
-    def _execute(self, invocation: Invocation, moment: Record | None, *, same: bool = True) -> Trial:
-        """Run a body on the branch, in the moment of the record whose place it has."""
-        now_us = moment.began_us if moment is not None else 0
+    def _execute(self, invocation: Invocation, place: Record | None, record: Record | None) -> Trial:
+        """Run a body on the branch, in the moment of the record whose place it has; `record` is the same call as it was recorded."""
+        self._effort["executed"] += 1
+        now_us = place.began_us if place is not None else 0
         seed = (
-            Invocation(run=moment.run, step=moment.step, function=invocation.function, arguments=b"").seed
-            if moment and same
-            else invocation.seed
+            invocation.seed
+            if record is None
+            else Invocation(run=record.run, step=record.step, function=invocation.function, arguments=b"").seed
         )
         trial = self._now.attempt(invocation, now_us, seed)
         if trial.error is None:
             self._now.keep()
         else:
             self._now.undo()
+        self._differ(record, trial.changes, trial.statements)
         return trial
 
-    def _note(self, invocation: Invocation, slot: Record | None, record: Record | None, trial: Trial) -> None:
-        version = slot.version if slot is not None else self._last
-        touched_by(trial.changes, self._touched)
-        broken = self._after.look(self._now, invocation.run, invocation.function.name, version) if trial.changes else []
+    def _note(self, invocation: Invocation, slot: Record | None, record: Record | None, trial: Trial, *, told: bool = True) -> None:
+        version = slot.version if slot is not None else self._scan.last
+        broken: tuple[str, ...] = ()
+        if trial.changes and self._after.names:
+            if is_schema(trial.changes):
+                self._concerns_now = Concerns(self._after.names)
+            broken = self._look(invocation.run, invocation.function.name, version, places_of(trial.changes))
+        if not told:
+            return
         self._events.append(
             Event(
                 run=invocation.run,
@@ -309,40 +540,46 @@ class _Play:
                 record=record,
                 outcome=trial.outcome,
                 changes=trial.changes,
-                broke=tuple(v.invariant for v in broken),
+                broke=broken,
             )
         )
 
-    def _run_difference(self, run: Run) -> RunDifference:
-        player: Player | None = self._stage.players.get(run.run)
-        now = self._alone.get(run.run) if player is None else player.outcome
-        if run.kind == Kind.STEP.value:
-            now = run.outcome  # the outside world is not asked again
-        fault = player.scope.fault if player is not None else None
-        return RunDifference(
-            run=run.run,
-            function=run.function,
-            arguments=run.arguments,
-            then=run.outcome,
-            now=None if fault else now,
-            undecided=str(fault) if fault else None,
-        )
+    def _run_differences(self) -> Iterator[RunDifference | Run | Entry]:
+        """What came of each run; the run itself when it is as it was."""
+        for run in dict.fromkeys(self._scan.chosen):
+            info = self._chosen.get(run)
+            if info is None:
+                entry = self._scan.alone[run]
+                yield entry if run not in self._alone else decided(self._scan.run_of(entry), self._alone[run], None)
+                continue
+            player: Player | None = self._stage.players.get(run)
+            if player is None and (run in self._asleep or info.kind != Kind.WORKFLOW.value):
+                yield info  # the outside world is not asked again either
+            else:
+                fault = player.scope.fault if player is not None else None
+                yield decided(info, None if player is None else player.outcome, fault)
+
+    def _as_recorded(self, run: Any) -> RunDifference:
+        info = run if isinstance(run, Run) else self._scan.run_of(run)
+        return decided(info, info.outcome, None)
 
     def _began_us(self, run: RunId) -> int:
-        records = self._recorded.get(run)
         info = self._chosen.get(run)
-        return info.began_us if info is not None else records[0].began_us if records else 0
+        if info is not None:
+            return info.began_us
+        entries = self._own.get(run)
+        return entries[0].record.began_us if entries else 0
 
     def _recorded_invariants(self) -> tuple[Any, ...]:
-        for record in self._own:
+        seen: set[int] = set()
+        for entry in self._scan.entries:
+            if entry.function_number in seen or entry.run not in self._scan.families:
+                continue
+            seen.add(entry.function_number)
             try:
-                found = self._shelf.registry(record).invariants
+                found = self._code.shelf.registry(entry.record).invariants
             except (SourceMissing, LoadFailed):
                 continue
             if found:
                 return found
         return ()
-
-
-def _removed(record: Record) -> Event:
-    return Event(run=record.run, function=record.function, arguments=record.arguments, version=record.version, record=record, outcome=None)

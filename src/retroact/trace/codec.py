@@ -9,19 +9,19 @@ This module must not know what the values mean.
 from __future__ import annotations
 
 import binascii
-import hashlib
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
 
 import msgspec
 
+from retroact.digest import blake2b
 from retroact.trace.record import Cell
 
 encode_json = msgspec.json.Encoder().encode
 decode_json = msgspec.json.Decoder().decode
 _pack = msgspec.msgpack.Encoder().encode
-_blake2b = hashlib.blake2b
+
 _base64 = binascii.b2a_base64
 
 
@@ -50,7 +50,7 @@ def decode_cell(value: Any) -> Cell:
 
 def digest(data: bytes) -> str:
     """Eleven characters that stand for `data`."""
-    return _base64(_blake2b(data, digest_size=8).digest(), newline=False)[:11].decode()
+    return _base64(blake2b(data, digest_size=8).digest(), newline=False)[:11].decode()
 
 
 def digest_rows(rows: Sequence[tuple[Cell, ...]]) -> tuple[str, str]:
@@ -66,4 +66,4 @@ def digest_rows(rows: Sequence[tuple[Cell, ...]]) -> tuple[str, str]:
 
 def chain(previous: int, fields: tuple[Any, ...]) -> int:
     """The link of a record to the one before it: a signed 64-bit digest of both."""
-    return int.from_bytes(_blake2b(_pack((previous, fields)), digest_size=8).digest(), "little", signed=True)
+    return int.from_bytes(blake2b(_pack((previous, fields)), digest_size=8).digest(), "little", signed=True)

@@ -29,6 +29,8 @@ class Verb(enum.StrEnum):
     DELETE = "d"
     #: Not a row: the transaction changed the schema, so the state after it is not reached row by row.
     SCHEMA = "s"
+    #: Not a row: what the transaction did to this table has been forgotten (see retention.py).
+    DROPPED = "x"
 
 
 class Statement(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +111,14 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     visible: str | None = None
     #: Its own transaction, as such a set names it; None when it wrote nothing.
     transaction: int | None = None
+
+
+class Hashing(msgspec.Struct, frozen=True, kw_only=True):
+    """How the process hashed that wrote a record: PYTHONHASHSEED, and a hash by which two such processes know one another."""
+
+    #: None: Python chose one, and it cannot be read.
+    seed: str | None
+    probe: int
 
 
 class RunState(enum.StrEnum):

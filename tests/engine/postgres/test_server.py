@@ -24,6 +24,7 @@ from retroact.errors import BadArguments, EngineFault, NewerDatabase, NoProject,
 from retroact.testing import ManualClock
 from retroact.testing.postgres import PostgresServer
 from retroact.trace.record import RunId
+from retroact.trace.retention import Retention
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -109,12 +110,33 @@ def test_a_run_id_that_postgres_cannot_hold(postgres: str) -> None:
         assert app.trace.run(RunId("größe 'n' \\ more")).state == "committed"
 
 
-def test_the_past_is_refused_as_long_as_it_is_not_kept(postgres: str) -> None:
+def test_the_past_is_refused_as_long_as_it_is_not_kept(postgres: str, tmp_path: Path) -> None:
     with App(postgres, body.FUNCTIONS) as app:
         app.run(body.create, run="r")
-        for past in (lambda: app.history, lambda: app.replay(["r"]), lambda: app.retroact(["r"], app.registry)):
+        for past in (
+            lambda: app.history,
+            lambda: app.replay(["r"]),
+            lambda: app.look_at("r"),
+            lambda: app.retroact(["r"], app.registry),
+            lambda: app.explore(["r"]),
+            lambda: app.perform(["r"], "r"),
+            lambda: app.export(["r"], tmp_path / "r.retro"),
+            app.compact,
+            app.vacuum,
+            lambda: app.migrate(tmp_path),
+            lambda: app.verifications,
+        ):
             with pytest.raises(PastNotKept, match="not kept on Postgres yet"):
                 past()
+        assert app.trouble is None
+    assert [option for option in ({"verify_rate": 0.5}, {"retention": Retention(age="30d")}) if not _refused(postgres, **option)] == []
+
+
+def _refused(url: str, **options: Any) -> bool:
+    """Whether an App with these options is refused before it is opened."""
+    with pytest.raises(PastNotKept, match="not kept on Postgres yet"):
+        App(url, body.FUNCTIONS, **options)
+    return True
 
 
 # --- being killed ------------------------------------------------------------------------------------------------------------

@@ -82,7 +82,7 @@ def test_an_older_generation_is_not_seen(writer: apsw.Connection, fd: int) -> No
 
 @pytest.mark.parametrize("place", [0, 4, 16, 24])
 def test_a_damaged_header_is_no_header(fd: int, place: int) -> None:
-    os.pwrite(fd, b"\xff", place)
+    os.pwrite(fd, bytes([os.pread(fd, 1, place)[0] ^ 0xFF]), place)
     assert wal.read_header(fd) is None
 
 

@@ -22,6 +22,7 @@ from retroact.engine.postgres.queries import queries
 from retroact.errors import BadArguments, DamagedTrace, UnknownRun, Unreachable
 from retroact.trace.codec import chain, decode_cell, decode_json
 from retroact.trace.record import Failure, Outcome, Record, Run, RunId, RunState, Statement, StepNumber, Version
+from retroact.trace.retention import Horizon
 
 if TYPE_CHECKING:
     from retroact.function.code import Code
@@ -102,6 +103,14 @@ class TraceReader:
             return None
         name, value, failure, opens = rows[0]
         return name, _outcome(value, failure), bool(opens)
+
+    def knows_code(self, digest: str) -> bool:
+        """Whether the code of that hash is stored."""
+        return bool(self._all("code", hash=digest))
+
+    def horizon(self) -> Horizon:
+        """Nothing is ever dropped here: the beginning."""
+        return Horizon()
 
     def code(self, digest: str) -> Code | None:
         """The stored code of that hash."""

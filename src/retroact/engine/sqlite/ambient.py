@@ -1,7 +1,8 @@
-"""The moment that a transaction lives in: its clock and its randomness, for Python and for SQL alike.
+"""The moment that a transaction lives in: its clock, its randomness and its counters, for Python and for SQL alike.
 
 SQL's own sources of time and chance (datetime('now'), CURRENT_TIMESTAMP, random(), ...) are replaced on every connection that runs
-bodies, column defaults included, so that the same body at the same moment does the same again.
+bodies, column defaults included, so that the same body at the same moment does the same again. So are the functions that tell what
+the connection did before (changes(), total_changes(), last_insert_rowid()): a body sees only what it did itself.
 
 This module must not know whether a body runs live or in replay.
 """
@@ -24,15 +25,18 @@ _KEYWORDS = {"current_timestamp": "%Y-%m-%d %H:%M:%S", "current_date": "%Y-%m-%d
 class Moment:
     """Clock and randomness of the invocation that runs on a connection; set anew for each."""
 
-    __slots__ = ("_random", "now_us", "seed")
+    __slots__ = ("_random", "changes_before", "now_us", "seed")
 
     def __init__(self) -> None:
         self.now_us = 0
+        #: How many changes the connection had counted when the invocation began.
+        self.changes_before = 0
         self.seed = ""
         self._random: random.Random | None = None
 
-    def begin(self, now_us: int, seed: str) -> None:
+    def begin(self, now_us: int, seed: str, changes_before: int = 0) -> None:
         """Enter the moment of another invocation."""
+        self.changes_before = changes_before
         self.now_us = now_us
         self.seed = seed
         self._random = None
@@ -59,6 +63,8 @@ def install(database: apsw.Connection, moment: Moment) -> None:
         database.create_scalar_function(name, _keyword(form, moment), 0)
     database.create_scalar_function("random", _random(moment), 0)
     database.create_scalar_function("randomblob", _random_bytes(moment), 1)
+    database.create_scalar_function("total_changes", _all_changes(database, moment), 0)
+    database.create_scalar_function("changes", _last_changes(database, moment), 0)
 
 
 def _dated(calendar: apsw.Connection, name: str, positions: tuple[int, ...], moment: Moment) -> Callable[..., Any]:
@@ -79,6 +85,14 @@ def _dated(calendar: apsw.Connection, name: str, positions: tuple[int, ...], mom
 
 def _keyword(form: str, moment: Moment) -> Callable[..., Any]:
     return lambda: moment.time().strftime(form)
+
+
+def _all_changes(database: apsw.Connection, moment: Moment) -> Callable[..., Any]:
+    return lambda: database.total_changes() - moment.changes_before
+
+
+def _last_changes(database: apsw.Connection, moment: Moment) -> Callable[..., Any]:
+    return lambda: database.changes() if database.total_changes() != moment.changes_before else 0
 
 
 def _random(moment: Moment) -> Callable[..., Any]:

@@ -61,6 +61,10 @@ class Checkpointer:
         except (apsw.Error, OSError, RetroactError, ValueError) as error:
             self.trouble = error
 
+    def soon(self) -> None:
+        """Copy the WAL at the next occasion."""
+        self._due = 1
+
     def _grown(self, _database: apsw.Connection, _name: str, frames: int) -> int:
         self.frames = frames
         return apsw.SQLITE_OK

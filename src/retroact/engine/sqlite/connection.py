@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, cast
 
 import apsw
 
 from retroact.engine.sqlite.ambient import Moment, install
 from retroact.engine.sqlite.queries import fetch
-from retroact.engine.sqlite.relation import RowNote
+from retroact.engine.sqlite.relation import MOST_ROWS, Bulk, RowNote
 from retroact.engine.sqlite.residue import left_behind
 from retroact.engine.sqlite.shape import Shape, shape_of
 from retroact.errors import BadStatement, ReadOnlyTransaction
@@ -84,6 +84,10 @@ class SqliteConnection:
         self.schema_changed = False
         self.function = ""
         self.read_only = False
+        #: A virtual table was written.
+        self._virtual = False
+        #: More rows were changed than are noted one by one.
+        self._bulk: Bulk | None = None
         self.observer: StatementObserver | None = None
         #: The error by which SQLite rolled the whole transaction back, if it did.
         self.lost: apsw.Error | None = None
@@ -93,24 +97,38 @@ class SqliteConnection:
         """Start the notes of another invocation."""
         self.function = function
         self.read_only = read_only
-        self.moment.begin(now_us, seed)
+        self.moment.begin(now_us, seed, self.database.total_changes())
+        self.database.set_last_insert_rowid(0)
         self.notes = []
         self.row_notes = []
         self.schema_changed = False
         self.lost = None
-        self.database.preupdate_hook(self._note_row)
+        self._virtual = False
+        self._bulk = None
+        database = self.database
+        database.preupdate_hook(self._note_row)
 
     def finish(self) -> None:
         """The body has ended. Raises apsw.ConstraintError for what would keep the transaction from being committed, and the error
         that has rolled it back if the body went on after that."""
         if self.lost is not None:
             raise self.lost
+        if self._virtual:
+            self._flush(again=False)
+        if self._bulk is not None:
+            self._bulk.take(self.row_notes)
+            self.row_notes.append(self._bulk.note())
         if self.row_notes and self.database.status(apsw.SQLITE_DBSTATUS_DEFERRED_FKS)[0]:
             raise apsw.ConstraintError("FOREIGN KEY constraint failed")
 
     def end(self) -> None:
         """What is written from here on is not the body's."""
         self.database.preupdate_hook(None)
+
+    def pause(self) -> Callable[[], None]:
+        """What is written until the returned function is called is not the body's."""
+        self.database.preupdate_hook(None)
+        return lambda: self.database.preupdate_hook(self._note_row)
 
     def describe(self, error: Exception) -> Failure:
         """The failure of the body, with the statement that the database refused if it was that."""
@@ -150,29 +168,32 @@ class SqliteConnection:
             self.observer(len(self.notes) + 1, shape, parameters)
         database = self.database
         writes = shape.writes
+        if writes and (self._virtual or shape.virtual):
+            self._flush(again=shape.virtual)
         before = database.total_changes() if writes else 0
         noted = len(self.row_notes)
         sequences = self._sequences() if shape.sequences else None
         try:
             found: list[Any] = database.execute(sql, parameters).fetchall()
         except (apsw.Error, TypeError, KeyError, ValueError, OverflowError) as error:
-            self._failed(shape, parameters, noted, error)
+            unfit = self._bad(sql, f"its parameters do not fit: {error}")
+            self._failed(shape, parameters, noted, error, sequences)
             if isinstance(error, apsw.Error) and not isinstance(error, apsw.BindingsError):
                 raise
-            raise self._bad(sql, f"its parameters do not fit: {error}") from error
+            raise unfit from error
         if sequences is not None:
             self._note_sequences(shape, sequences, noted)
-        if shape.row is None:
-            self.notes.append((shape, parameters, database.total_changes() - before if writes else 0, None, None))
-        else:
-            ordered, unordered = digest_rows(found)
-            self.notes.append((shape, parameters, len(found), ordered, unordered))
+        ordered, unordered = (None, None) if shape.row is None else digest_rows(found)
+        count = len(found) if shape.row is not None else database.total_changes() - before if writes else 0
+        self.notes.append((shape, parameters, count, ordered, unordered))
         if shape.schema_change:
             self.schema_changed = True
             self.shapes.known.clear()
         return shape, found
 
-    def _failed(self, shape: Shape, parameters: Mapping[str, Cell], noted: int, error: Exception) -> None:
+    def _failed(
+        self, shape: Shape, parameters: Mapping[str, Cell], noted: int, error: Exception, sequences: dict[str, tuple[int, int]] | None
+    ) -> None:
         """Note a statement that failed. Rows that it had changed by then have been taken back, unless it is OR FAIL."""
         if not isinstance(error, apsw.Error):
             parameters = {name: _shown(value) for name, value in parameters.items()}
@@ -180,10 +201,13 @@ class SqliteConnection:
             self.lost = error  # disk full, I/O error: SQLite has rolled back everything
         self.notes.append((shape, parameters, 0, "!", "!"))
         if len(self.row_notes) > noted and self.lost is None:
-            left = left_behind(self.database, self.row_notes[noted:])
+            # What a full-text index wrote may be of an earlier statement.
+            left = None if self._virtual else left_behind(self.database, self.row_notes[noted:])
             self.schema_changed = self.schema_changed or left is None  # then the state after is opened, not reached row by row
             if not left:
                 del self.row_notes[noted:]
+            elif sequences is not None:
+                self._note_sequences(shape, sequences, noted)
 
     def _plain(self, sql: str, parameters: Mapping[str, Any]) -> dict[str, Cell]:
         """Parameters as SQLite takes them: subclasses as what they are made from, no NaN (which is null)."""
@@ -205,6 +229,14 @@ class SqliteConnection:
                     raise self._bad(sql, f"its parameters do not fit: {name} is a {kind}; give a number, text, bytes or None")
         return plain
 
+    def _flush(self, *, again: bool) -> None:
+        """Have full-text indexes write their own tables: they do when a savepoint comes, else only when nobody notes rows any more.
+        `again`: the next statement writes to one, so this can wait."""
+        if not again:
+            self.database.execute("savepoint written")
+            self.database.execute("release written")
+        self._virtual = again
+
     def _sequences(self) -> dict[str, tuple[int, int]]:
         """Where AUTOINCREMENT stands: table -> rowid in sqlite_sequence, number."""
         return {name: (rowid, number) for name, rowid, number in fetch(self.database, "select name, rowid, seq from sqlite_sequence")}
@@ -221,6 +253,8 @@ class SqliteConnection:
                     self.row_notes.append(("sqlite_sequence", "i", rowid, rowid, None, (table, number)))
                 elif number != shown:
                     self.row_notes.append(("sqlite_sequence", "u", rowid, rowid, (table, shown), (table, number)))
+            elif any(note[0] == table and note[1] == "i" for note in self.row_notes[noted:]):
+                self.schema_changed = True  # rows that were numbered by a statement that failed before it noted how far it got
 
     def _learn(self, sql: str) -> Shape:
         if not isinstance(sql, str):  # pyright: ignore[reportUnnecessaryIsInstance] - bodies are not type-checked for us
@@ -242,11 +276,16 @@ class SqliteConnection:
         try:
             before = None if verb == "INSERT" else cast("tuple[Cell, ...]", change.old)
             after = None if verb == "DELETE" else cast("tuple[Cell, ...]", change.new)
-        except apsw.RangeError:
-            # A table with VIRTUAL generated columns: SQLite does not show its rows here. The state after is opened, not rebuilt.
+        except (apsw.RangeError, UnicodeDecodeError):
+            # A table with VIRTUAL generated columns, whose rows SQLite does not show here, or TEXT that is no text (made by joining
+            # blobs), which no parameter could bring back. The state after is opened, not rebuilt.
             self.schema_changed = True
             return
         self.row_notes.append((change.table_name, _VERBS[verb], change.rowid, change.rowid_new, before, after))
+        if len(self.row_notes) > MOST_ROWS:
+            self._bulk = self._bulk or Bulk()
+            self._bulk.take(self.row_notes)
+            self.schema_changed = True  # the state after is opened, not rebuilt
 
 
 def _shown(value: Cell) -> Cell:

@@ -15,7 +15,7 @@ import apsw
 from retroact.engine.sqlite.queries import script
 from retroact.errors import NewerDatabase, NoProject, NotADatabase
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _MAGIC = b"SQLite format 3\x00"
 
 
@@ -39,13 +39,14 @@ def open_writer(path: Path) -> apsw.Connection:
 
 
 def create_trace(database: apsw.Connection) -> None:
-    """Create the tables of the trace where they are missing."""
-    if database.table_exists("main", "retroact_meta"):
+    """Create the tables of the trace where they are missing: all of them, or those that an older version did not have."""
+    present = database.table_exists("main", "retroact_meta")
+    if present and int(database.execute("select value from retroact_meta where key = 'schema'").get or 0) >= SCHEMA_VERSION:
         return
     database.execute("begin immediate")
     for statement in split(script("schema.sql")):
         database.execute(statement)
-    database.execute("insert or ignore into retroact_meta values ('schema', ?)", (str(SCHEMA_VERSION),))
+    database.execute("insert or replace into retroact_meta values ('schema', ?)", (str(SCHEMA_VERSION),))
     database.execute("commit")
 
 

@@ -14,10 +14,11 @@ This module must not know workflows, replay, nor who calls.
 from __future__ import annotations
 
 import collections
+import concurrent.futures
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import apsw
 
@@ -35,12 +36,17 @@ from retroact.engine.sqlite.queries import queries
 from retroact.engine.sqlite.recorder import Performed, Recorder
 from retroact.engine.sqlite.scribe import Note
 from retroact.engine.sqlite.trace_reader import TraceReader
+from retroact.engine.sqlite.vacuum import announce
+from retroact.engine.sqlite.verified import keep
 from retroact.engine.sqlite.writer import Job, Writer
 from retroact.errors import CommitFailed, WrongFunction
 from retroact.function.code import Code
 from retroact.function.declare import Function
-from retroact.trace.record import Outcome, Version
+from retroact.function.given import given
+from retroact.trace.record import Outcome, RunId, Version
+from retroact.trace.verification import Verification, Verified
 
+T = TypeVar("T")
 DECOMPOSITION = Ordering.parse("{Order, Validate} -> Execute -> Persist")
 
 
@@ -67,12 +73,13 @@ class SqliteEngine:
             raise
         #: The commit to come changes more than rows.
         self._schema_moved = False
+        #: What is to be done between two groups, each with where its result goes.
+        self._chores: collections.deque[tuple[Callable[[], Any], concurrent.futures.Future[Any]]] = collections.deque()
         self._readers: collections.deque[SqliteConnection] = collections.deque()
         self._last_version = queries()["last_version"]
-        self._writer = Writer(
-            self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._checkpointer.maintain
-        )
+        self._writer = Writer(self._database, path=str(path), on_commit=self._committed, on_loss=self._lost, maintain=self._maintain)
         guard.install()
+        given.install()
 
     @property
     def commits(self) -> int:
@@ -133,9 +140,29 @@ class SqliteEngine:
 
         self._writer.submit(work, str(end.run)).result()
 
+    def keep_verified(self, verified: Verified, found: Sequence[Verification]) -> None:
+        """Store what verification has found, with the next group."""
+        new = tuple(found)
+        self._writer.post(lambda: keep(self._database, verified, new), "verification")
+
     def settle(self) -> None:
         """Make everything durable that was executed."""
         self._writer.settle()
+
+    def between_groups(self, work: Callable[[], T]) -> T:
+        """Do what cannot be done inside a transaction: on the writer's connection, between two groups. Raises what it raises."""
+        done = cast("concurrent.futures.Future[T]", concurrent.futures.Future())
+        self._chores.append((work, done))
+        self._writer.submit(lambda: None, "maintenance").result()
+        return done.result()
+
+    def in_transaction(self, work: Callable[[Recorder], T], name: str) -> T:
+        """Do some upkeep of the trace in the transaction of the next group, with its recorder. Raises what it raises, CommitFailed."""
+        return self._writer.submit(lambda: work(self._recorder), name).result()
+
+    def vacuum(self, run: RunId) -> None:
+        """Write the database anew without its free pages, recorded as a run. Raises apsw.Error (a full disk); nothing is lost then."""
+        self.between_groups(lambda: self._vacuum(run))
 
     def close(self) -> None:
         """Finish what is under way, store the page log, and let the file go."""
@@ -201,6 +228,34 @@ class SqliteEngine:
             note = Note(self._checkpointer.frames, self._recorder.version, self.clock.now_us(), self._schema_moved)
             self.historian.committed(note)
         self._schema_moved = False
+
+    def _maintain(self) -> None:
+        while self._chores:
+            work, done = self._chores.popleft()
+            try:
+                done.set_result(work())
+            except BaseException as error:  # noqa: BLE001 - whoever asked for it is told
+                done.set_exception(error)
+        self._checkpointer.maintain()
+
+    def _vacuum(self, run: RunId) -> None:
+        database = self._database
+        database.execute("begin immediate")
+        try:
+            announce(self._recorder, run, self.clock.now_us())
+            database.execute("commit")
+        except BaseException:
+            if not database.get_autocommit():
+                database.execute("rollback")
+            self._lost()
+            raise
+        # The page log hears of both at once: it must not offer the state between them as the one that the record left.
+        try:
+            database.execute("vacuum")
+        finally:
+            self._schema_moved = True
+            self._committed()
+            self._checkpointer.soon()  # only then does the file become shorter
 
     def _lost(self) -> None:
         self._recorder.reload()

@@ -14,20 +14,26 @@ This module must not know what a record is: to it a version is a number that the
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 import apsw
 
+from retroact.engine.sqlite.pagelog_writer import PageLogWriter
 from retroact.engine.sqlite.scribe import LocalScribe, Note, Scribe
 from retroact.engine.sqlite.scribe_process import Gone, ScribeProcess, possible
 from retroact.errors import RetroactError
 
+T = TypeVar("T")
 #: How far the page log may lag behind (seconds, frames).
 LAG_SECONDS = 0.5
 LAG_FRAMES = 1000
 #: The writer is busy when the thread was called in haste, or after many frames, so many times in a row.
 BUSY_FRAMES = 500
 _BUSY_TURNS = 2
+#: Where the count of these begins again when somebody needed the page log here: compaction does so many times, one after the other.
+_COMPANY_TURNS = -20
 #: The process is let go when nothing was written for so long (seconds).
 IDLE_SECONDS = 60.0
 
@@ -47,6 +53,7 @@ class Historian:
         scribe.catch_up()
         self._scribe: Scribe = scribe
         self._may_move = possible()
+        self._busy_turns = 0
         self._stored = 0
         self._notes: list[Note] = []
         self._lock = threading.Lock()
@@ -110,6 +117,18 @@ class Historian:
                 self._may_move = False
                 self._return()
 
+    def exclusively(self, work: Callable[[PageLogWriter], T]) -> T:
+        """Do something with the page log while nothing is stored in it."""
+        with self._lock:
+            self._return()
+            self._busy_turns = _COMPANY_TURNS
+            assert isinstance(self._scribe, LocalScribe), "it has come back"
+            return work(self._scribe.log)
+
+    def weight(self) -> int:
+        """Bytes of the page log in use."""
+        return self.exclusively(lambda log: log.weight())
+
     def close(self) -> None:
         """Store everything and copy it into the database, so that both files stand by themselves. The database is closed next."""
         self._stop.set()
@@ -139,7 +158,6 @@ class Historian:
             self._scribe = LocalScribe(self.path)
 
     def _follow(self) -> None:
-        busy_turns = 0
         while not self._stop.is_set():
             if not self._behind.wait(IDLE_SECONDS):
                 with self._lock:
@@ -153,6 +171,6 @@ class Historian:
                 self.store()
             except (apsw.Error, OSError, RetroactError, ValueError, AssertionError) as error:
                 self.trouble = error
-            busy_turns = busy_turns + 1 if busy else 0
-            if busy_turns >= _BUSY_TURNS and not self._stop.is_set():
+            self._busy_turns = self._busy_turns + 1 if busy else min(self._busy_turns, 0)
+            if self._busy_turns >= _BUSY_TURNS and not self._stop.is_set():
                 self.move_out()

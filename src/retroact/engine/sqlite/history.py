@@ -19,6 +19,7 @@ from retroact.engine.contract import SchemaMoved
 from retroact.engine.sqlite.branch import Branch, Schemas
 from retroact.engine.sqlite.database import open_reader, open_writer
 from retroact.engine.sqlite.historian import Historian
+from retroact.engine.sqlite.horizon import beyond, forgotten
 from retroact.engine.sqlite.lock import WriterLock
 from retroact.engine.sqlite.pagelog import Commit, PageLog
 from retroact.engine.sqlite.timetravel import TimeTravel
@@ -54,6 +55,9 @@ class History:
         last = self.trace.last_version()
         if not 0 <= version <= last:
             raise UnknownVersion(version=version, database=self.path, first=0, last=last)
+        horizon = self.trace.horizon()
+        if version < horizon.version:
+            raise beyond(horizon, version, self.path)
         branch = self._open(self.pages.commit_of(version))
         try:
             branch.advance_by(self.trace.records_between(branch.version, version))
@@ -61,7 +65,13 @@ class History:
             branch.close()
             self._wait_for(moved.version)
             return self.at(version)
+        except BeyondHistory:
+            branch.close()
+            raise
         branch.version = Version(version)
+        tables = self.trace.horizon().forgotten(version)
+        if tables:
+            branch.refuse({table: forgotten(table, limit, version, self.path) for table, limit in tables.items()})
         return branch
 
     def persisted_us(self, version: int) -> int | None:
@@ -78,18 +88,8 @@ class History:
         return commit.persisted_us
 
     def spans(self, record: Record) -> tuple[Span, ...]:
-        """The phases of a transaction that wrote, in microseconds since the epoch: the engine's decomposition, as it happened.
-
-        Taking the write lock both orders and validates; persisting ends with the fsync of the group, when that is known.
-        """
-        executed_us = record.began_us + max(record.elapsed_us, 1)
-        persisted_us = self.persisted_us(record.version) or executed_us + 1
-        return (
-            Span(Phase.ORDER, record.began_us, record.began_us),
-            Span(Phase.VALIDATE, record.began_us, record.began_us),
-            Span(Phase.EXECUTE, record.began_us, executed_us),
-            Span(Phase.PERSIST, executed_us, max(persisted_us, executed_us + 1)),
-        )
+        """The phases of a transaction that wrote, as `spans` tells them."""
+        return spans(record, self.persisted_us(record.version))
 
     def close(self) -> None:
         """Let the files go, and all branches."""
@@ -109,6 +109,21 @@ class History:
             patience.wait(_LOOK_SECONDS)
         reason = "The process that writes the database has not logged it yet; try again."
         raise BeyondHistory(version=version, database=self.path, horizon=self.pages.last_commit.version, reason=reason)
+
+
+def spans(record: Record, known_us: int | None) -> tuple[Span, ...]:
+    """The phases of a transaction that wrote, in microseconds since the epoch: the engine's decomposition, as it happened.
+
+    Taking the write lock both orders and validates; persisting ends with the fsync of the group, when that is known.
+    """
+    executed_us = record.began_us + max(record.elapsed_us, 1)
+    persisted_us = known_us or executed_us + 1
+    return (
+        Span(Phase.ORDER, record.began_us, record.began_us),
+        Span(Phase.VALIDATE, record.began_us, record.began_us),
+        Span(Phase.EXECUTE, record.began_us, executed_us),
+        Span(Phase.PERSIST, executed_us, max(persisted_us, executed_us + 1)),
+    )
 
 
 def take_over(path: Path) -> None:

@@ -34,6 +34,8 @@ _BLOCK = 256  # bytes that a patch takes whole
 _SMALL_PAGE = 4096
 WHOLE = 1
 PATCH = 0
+#: What is left of the last chunk that compaction dropped: its checksum, which the next one continues.
+STUB = 2
 
 _SELECT_CHAIN = "select place, last, kind, crc, data from pagelog_chunk where place between ?1 and ?2 order by place desc"
 _SELECT_NEXT = "select min(place) from pagelog_chunk where place > ?1 and place < ?2"

@@ -14,7 +14,8 @@ Invariants:
 2. The first version of a page is its image as of the base: read from the main file just before its first change is logged, or
    before the database shrinks below it.
 3. Commits are numbered without holes from the base, and pages, versions and the position in the write-ahead log move in one
-   transaction of the side file. What was logged is never changed, save that a gap removes all of it.
+   transaction of the side file. What was logged is never changed, save that a gap removes all of it, and that compaction removes
+   what is older than a base that it has moved forward (see sweep.py).
 4. A gap is a change that nobody logged. It is never bridged: a new base begins after it, and the states before it are refused.
 5. Every row carries a checksum over all of itself, its key included; that of a chunk is seeded with that of the page's chunk
    before it. An edited row is reported as DamagedPage when it is read; a missing one too, at the latest by `verify()`.
@@ -34,9 +35,11 @@ from typing import cast
 
 import apsw
 
-from retroact.engine.sqlite.pagefile import CACHED_PAGES, SUFFIX, ChunkRow, Commit, Meta, SideFile, unpack
+from retroact.engine.sqlite.pagefile import CACHED_PAGES, STUB, SUFFIX, Chain, ChunkRow, Commit, Meta, SideFile, unpack
 from retroact.engine.sqlite.pagelog_writer import Identity, LoggedCommit, PageLogWriter, Position, identity_of
+from retroact.engine.sqlite.sweep import sweep
 from retroact.errors import BeyondHistory, DamagedPage
+from retroact.trace.retention import Limit
 
 __all__ = ["SUFFIX", "Commit", "Identity", "LoggedCommit", "PageLog", "PageLogWriter", "Position", "identity_of"]
 
@@ -117,7 +120,7 @@ class PageLog:
                 return image
             # In this order: a commit that comes between the two questions is beyond what the image is then said to hold for.
             newest = self._file.last_number()
-            chain = self._file.rebuild(page_number, commit_number, self.page_size)
+            chain = self._rebuild(page_number, commit_number)
             if chain is None:
                 meta = self._file.meta()
                 if commit_number < self._base(meta, f"of commit {commit_number}"):
@@ -126,6 +129,38 @@ class PageLog:
             following = chain.following or self._file.next_change(page_number, commit_number)
             self._keep(page_number, chain.since, following - 1 if following else max(newest, commit_number), chain.image)
             return chain.image
+
+    def _rebuild(self, page: int, number: int) -> Chain | None:
+        try:
+            return self._file.rebuild(page, number, self.page_size)
+        except DamagedPage:
+            meta = self._file.meta()
+            if number < self._base(meta, f"of commit {number}"):
+                raise self._beyond(meta, f"of commit {number}") from None  # dropped since the state was opened
+            raise
+
+    def newest_by(self, persisted_us: int) -> Commit | None:
+        """The newest commit that was durable by a time."""
+        with self._lock, self._snapshot() as meta:
+            sql = "select max(n) from pagelog_commit where persisted_us <= ? and n >= ?"
+            number = cast("int | None", self._file.connection.execute(sql, (persisted_us, self._base(meta, "any"))).get)
+            return None if number is None else self._file.commit(number)
+
+    def used_bytes(self) -> int:
+        """The bytes of the page log in use."""
+        with self._lock:
+            side = self._file.connection
+            return (side.pragma("page_count") - side.pragma("freelist_count")) * side.pragma("page_size")
+
+    def weigh(self, base: int) -> tuple[int, int]:
+        """The bytes of the page log, and those of them that no state from commit `base` on needs."""
+        with self._lock:
+            file = SideFile(self._file.path, apsw.SQLITE_OPEN_READONLY)
+        try:
+            used = file.connection.pragma("page_count") - file.connection.pragma("freelist_count")
+            return used * file.connection.pragma("page_size"), sweep(file.connection, base, 0, 2**32, None).bytes
+        finally:
+            file.connection.close()
 
     def _kept(self, page: int, number: int) -> bytes | None:
         """The image of a page that holds for a commit, if it is kept."""
@@ -182,7 +217,10 @@ class PageLog:
         return last
 
     def _beyond(self, meta: Meta, asked: int | str) -> BeyondHistory:
-        horizon = "?" if meta.base is None else self._file.commit(meta.base).version
+        horizon: str | Limit = "?"
+        if meta.base is not None:
+            base = self._file.commit(meta.base)
+            horizon = Limit(version=base.version, began_us=base.persisted_us)
         return BeyondHistory(version=asked, database=self.database_path, horizon=horizon, reason=meta.reason)
 
 
@@ -202,6 +240,9 @@ def _verify(file: SideFile) -> Iterator[DamagedPage]:
         row = ChunkRow(*cast("ChunkRow", values))
         if row.page != page:
             page, seed, image = row.page, 0, b""
+        if row.kind == STUB and not image:
+            seed = row.crc
+            continue
         problem = file.problem(row, seed)
         seed = row.crc
         if problem:

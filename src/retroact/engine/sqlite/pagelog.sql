@@ -2,7 +2,7 @@
 -- base (what stood in the main file when logging began) with the page versions of the commits since laid over it.
 
 -- One row about the log as a whole.
---   base                   number of the first commit that can be travelled to: the state in which logging began
+--   base                   number of the first commit that can be travelled to: the state in which logging began, or the horizon
 --   reason                 why there is nothing before the base, in a sentence for humans
 --   salt_1, salt_2, frames how far the write-ahead log of the database has been taken over: its generation, its frames
 --   main_size, main_mtime  the main file (bytes; ns) when it was last known that nobody could have changed it since; else null
@@ -38,7 +38,8 @@ create table pagelog_commit (
 
 -- One row per page and run of its versions, at commits `first` to `last`.
 --   place  page * 2^32 + first: as one number it needs no index, and a large chunk no overflow page
---   kind   1: begins with the whole image of the page as of `first`; 0: continues from the chunk before
+--   kind   1: begins with the whole image of the page as of `first`; 0: continues from the chunk before; 2: dropped by compaction,
+--          all but its crc
 --   crc    over all of the row, seeded with the crc of the page's chunk before, so that a missing chunk shows
 --   data   raw deflate; see pagelog.py for what is in it
 create table pagelog_chunk (

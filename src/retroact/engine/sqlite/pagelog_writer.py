@@ -11,7 +11,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import resources
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -32,6 +31,8 @@ from retroact.engine.sqlite.pagefile import (
     SideFile,
     commit_row,
 )
+from retroact.engine.sqlite.queries import script
+from retroact.engine.sqlite.sweep import Swept, forget_commits, give_back, shorten, sweep
 from retroact.errors import NotADatabase
 
 _BEGINNING: Final = "What the database was before is not known to it."
@@ -158,16 +159,49 @@ class PageLogWriter:
         with self._transaction():
             self._update_meta(main_size=identity.size, main_mtime=identity.mtime_ns)
 
+    # --- forgetting
+
+    def begin_at(self, number: int, reason: str) -> None:
+        """Give up the states before commit `number`, which is the base from now on. `sweep` then clears what they needed."""
+        assert self._base <= number <= self._last, "the base moves forward, and not beyond what is logged"
+        with self._transaction():
+            self._update_meta(base=number, reason=reason)
+
+    def sweep(self, page: int, count: int) -> Swept:
+        """Clear `count` pages, from number `page` on, of what is older than the base."""
+        with self._transaction():
+            return sweep(self._connection, self._base, page, count, self._forget)
+
+    def weight(self) -> int:
+        """Bytes of the side file in use."""
+        side = self._connection
+        return (side.pragma("page_count") - side.pragma("freelist_count")) * side.pragma("page_size")
+
+    def _forget(self, page: int) -> None:
+        self._chains.pop(page, None)
+
+    def forget_commits(self) -> bool:
+        """Clear some commits older than the base; whether there may be more."""
+        with self._transaction():
+            return forget_commits(self._connection, self._base)
+
+    def give_back(self, pages: int) -> bool:
+        """Give some free pages of the side file back; whether there may be more."""
+        more = give_back(self._connection, pages)
+        if not more:
+            shorten(self._connection)
+        return more
+
     # --- the side file
 
     def _prepare(self, page_size: int) -> None:
         self._connection.execute("pragma page_size = 8192").fetchall()
+        self._connection.execute("pragma auto_vacuum = incremental").fetchall()
         self._connection.execute("pragma journal_mode = wal").fetchall()
         self._connection.execute("pragma synchronous = full").fetchall()
         self._connection.execute("begin immediate")
         if not self._connection.table_exists("main", "pagelog_meta"):
-            schema = resources.files("retroact.engine.sqlite").joinpath("pagelog.sql").read_text("utf-8")
-            self._connection.execute(schema).fetchall()
+            self._connection.execute(script("pagelog.sql")).fetchall()
             self._connection.execute(
                 "insert into pagelog_meta values (1, ?, ?, null, ?, 0, 0, 0, null, null, null)",
                 (FORMAT, page_size, _BEGINNING),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
 import apsw
@@ -22,7 +22,7 @@ def fetch(database: apsw.Connection, sql: str, parameters: tuple[Any, ...] | Map
 @functools.cache
 def queries(file: str = "queries.sql") -> dict[str, str]:
     """The statements of a .sql file of this package by name, without their comments."""
-    text = resources.files("retroact.engine.sqlite").joinpath(file).read_text()
+    text = script(file)
     found: dict[str, str] = {}
     for block in text.split("-- name: ")[1:]:
         name, _, body = block.partition("\n")
@@ -33,4 +33,4 @@ def queries(file: str = "queries.sql") -> dict[str, str]:
 @functools.cache
 def script(file: str) -> str:
     """A whole .sql file of this package."""
-    return resources.files("retroact.engine.sqlite").joinpath(file).read_text()
+    return Path(__file__).with_name(file).read_text("utf-8")

@@ -40,6 +40,18 @@ insert or ignore into retroact_source (hash, text) values (?, ?)
 -- the modules that belong together
 insert or ignore into retroact_code (hash, main, sources) values (?, ?, ?)
 
+-- name: insert_process
+-- how the process hashes that writes from this version on
+insert or replace into retroact_process (since, hash_seed, hash_probe) values (?, ?, ?)
+
+-- name: last_process
+-- how the last process hashed
+select hash_seed, hash_probe from retroact_process order by since desc limit 1
+
+-- name: process_of
+-- how the process hashed that wrote a version
+select hash_seed, hash_probe from retroact_process where since <= ? order by since desc limit 1
+
 -- name: last_record
 -- where the trace stands
 select version, chain from retroact_record order by version desc limit 1
@@ -67,6 +79,10 @@ select hash from retroact_code
 -- name: code
 -- the modules of one version of the code
 select main, sources from retroact_code where hash = ?
+
+-- name: has_code
+-- whether one version of the code is stored
+select 1 from retroact_code where hash = ?
 
 -- name: source
 -- the text of one module
@@ -120,3 +136,42 @@ order by began_us desc, run desc limit :most
 -- name: reach
 -- the first and the last version that a run wrote
 select min(version), max(version) from retroact_record where run = ?
+
+-- name: reach_of_these
+-- the first snapshot, the last and the first version of some runs, and which of their calls are workflows
+select min(coalesce(r.snapshot, r.version - 1)), max(r.version), min(r.version),
+       json_group_array(json_array(r.run, r.step)) filter (where r.function in (select id from retroact_function where kind = 'workflow'))
+from json_each(?) these join retroact_record r on r.run = these.value
+
+-- name: these_runs
+-- some workflows
+select w.run, w.function, w.arguments, w.state, w.value, w.failure, w.reason, w.began_us, w.ended_us, w.parent, w.parent_step
+from json_each(?) these join retroact_run w on w.run = these.value
+
+-- name: keep_verified
+-- how far verification has come
+insert or replace into retroact_meta (key, value) values ('verified', ?)
+
+-- name: insert_verification
+-- a transaction that did something else when it was executed again
+insert or replace into retroact_verification (version, run, function, statement, explanation, verified_us) values (?, ?, ?, ?, ?, ?)
+
+-- name: forget_verifications
+-- keep the newest
+delete from retroact_verification where version not in (select version from retroact_verification order by version desc limit ?)
+
+-- name: verified
+-- how far verification has come
+select value from retroact_meta where key = 'verified'
+
+-- name: verifications
+-- what verification has found, newest first
+select version, run, function, statement, explanation, verified_us from retroact_verification order by version desc
+
+-- name: runs_between
+-- which run wrote which version
+select version, run from retroact_record where version > ? and version <= ? order by version
+
+-- name: newest_fingerprint
+-- the newest code of a function
+select fingerprint from retroact_function where name = ? order by id desc limit 1

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import apsw
 
 from retroact.engine.contract import Invocation, RunEnd, RunStart
+from retroact.engine.hashing import present_hashing
 from retroact.engine.sqlite.connection import Note, RowNote, Shapes
 from retroact.engine.sqlite.queries import fetch, queries
 from retroact.engine.sqlite.relation import Relation, Relations, encode_changes
@@ -50,6 +51,11 @@ class Recorder:
         self._codes: dict[AnyFunction, str | None] = {}
         self.reload()
 
+    @property
+    def database(self) -> apsw.Connection:
+        """The writer's connection, for upkeep of the trace inside its transaction."""
+        return self._database
+
     def reload(self) -> None:
         """Read where the trace stands."""
         rows = fetch(self._database, self._sql["last_record"])
@@ -74,6 +80,13 @@ class Recorder:
             code = codes.get(function.module)
             self._codes[function] = code.hash if code else None
             self.number(function)
+        self._note_process()
+
+    def _note_process(self) -> None:
+        """Tell how this process hashes, unless it is as the last one did."""
+        hashing = present_hashing()
+        if fetch(self._database, self._sql["last_process"]) != [(hashing.seed, hashing.probe)]:
+            self._database.execute(self._sql["insert_process"], (self.version + 1, hashing.seed, hashing.probe))
 
     def number(self, function: AnyFunction) -> int:
         """The number of a function's row, made when it is new."""

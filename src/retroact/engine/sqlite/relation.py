@@ -8,15 +8,41 @@ This module must not know transactions, nor where the trace is kept.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+from collections.abc import Mapping
 from typing import Any
 
 import apsw
+import msgspec
 
 from retroact.trace.codec import decode_cell, decode_json, encode_cell, encode_cells, encode_json
 from retroact.trace.record import Cell, Change, Verb
 
+_pack = msgspec.msgpack.Encoder().encode
 #: One row change as it is noted: table, verb, rowid before, rowid after, row before, row after.
 RowNote = tuple[str, str, int, int, tuple[Cell, ...] | None, tuple[Cell, ...] | None]
+
+
+#: A transaction that changes more rows than this is not recorded row by row: their number and a digest of them all are.
+MOST_ROWS = 20_000
+
+
+class Bulk:
+    """Very many row changes, of which only the number and a digest are kept. Mutable: it takes them as they come."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._digest = hashlib.blake2b(digest_size=8)
+
+    def take(self, notes: list[RowNote]) -> None:
+        """Take the notes out of a list."""
+        self._count += len(notes)
+        self._digest.update(_pack(notes))
+        notes.clear()
+
+    def note(self) -> RowNote:
+        """What stands for all of them: a change of no table."""
+        return ("", Verb.SCHEMA, self._count, self._count, None, (self._digest.hexdigest(),))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -89,12 +115,18 @@ def encode_changes(database: apsw.Connection, relations: Relations, notes: list[
         return None
     current = relations.known
     entries: list[Any] = []
+    head: list[Any] = [0, Verb.SCHEMA, None, None]
     for note in notes:
+        if schema and note[0].startswith("sqlite_stat"):
+            continue  # what ANALYZE counted is nobody's data, and it counts the trace's own tables too
+        if not note[0]:
+            head = [0, Verb.SCHEMA, note[2], (note[5] or ("",))[0]]
+            continue
         relation = current.get(note[0])
         if relation is None or len(relation.columns) != len(note[4] or note[5] or ()):
             relation = _relation(database, relations, note)
         entries.append(_encode(relation, note))
-    return encode_json([[0, Verb.SCHEMA, None, None], *entries] if schema else entries).decode()
+    return encode_json([head, *entries] if schema else entries).decode()
 
 
 def _relation(database: apsw.Connection, relations: Relations, note: RowNote) -> Relation:
@@ -122,11 +154,16 @@ def _encode(relation: Relation, note: RowNote) -> list[Any]:
     return entry if rowid == rowid_after else [*entry, rowid_after]
 
 
-def decode_changes(relations: dict[int, Relation], stored: str | None) -> tuple[Change, ...]:
+def decode_changes(relations: Mapping[int, Relation], stored: str | None) -> tuple[Change, ...]:
     """The changes that were encoded."""
     if not stored:
         return ()
-    return tuple(_SCHEMA if entry[0] == 0 else _decode(relations[entry[0]], entry) for entry in decode_json(stored))
+    return tuple(decode_change(relations, entry) for entry in decode_json(stored))
+
+
+def decode_change(relations: Mapping[int, Relation], entry: list[Any]) -> Change:
+    """One change, as it stands in the JSON of its transaction."""
+    return _whole(entry) if entry[0] == 0 else _decode(relations[entry[0]], entry)
 
 
 #: What an entry has when its rowid changed; one item less when it did not.
@@ -134,8 +171,17 @@ _MOVED = ("relation", "verb", "rowid", "cells", "rowid after")
 _SCHEMA = Change(table="", verb=Verb.SCHEMA, rowid=None, rowid_after=None, before=None, after=None)
 
 
+def _whole(entry: list[Any]) -> Change:
+    """A change of more than rows, or of so many that only their number and digest are known."""
+    if entry[2] is None:
+        return _SCHEMA
+    return Change(table="", verb=Verb.SCHEMA, rowid=entry[2], rowid_after=entry[2], before=None, after={"digest": entry[3]})
+
+
 def _decode(relation: Relation, entry: list[Any]) -> Change:
     verb, rowid, cells = Verb(entry[1]), entry[2], entry[3]
+    if verb is Verb.DROPPED:
+        return Change(table=relation.name, verb=verb, rowid=None, rowid_after=None, before=None, after=None)
     after_id = entry[4] if len(entry) == len(_MOVED) else rowid
     before: dict[str, Cell] | None
     after: dict[str, Cell] | None

@@ -5,6 +5,7 @@
 -- inserting the record is what guards an invocation against running twice.
 -- retroact_run has one row for each workflow. A transaction that is run alone needs none: its record says all.
 -- The other tables hold what records name by number or hash: functions, their source, SQL texts, tables with their columns.
+-- retroact_process tells how the processes hashed that wrote the records; retroact_verification what a sampled second execution found.
 -- Read through the views: retroact_runs, retroact_records, retroact_statements, retroact_changes.
 
 create table if not exists retroact_meta (
@@ -82,6 +83,21 @@ create table if not exists retroact_record (
 );
 
 create unique index if not exists retroact_record_guard on retroact_record (run, step, attempt);
+
+create table if not exists retroact_process (
+    since      integer primary key,        -- the first version that the process could write
+    hash_seed  text,                       -- PYTHONHASHSEED; null: Python chose one, which cannot be read
+    hash_probe integer not null            -- hash('retroact') in that process: equal probes, equal order of sets
+);
+
+create table if not exists retroact_verification (
+    version     integer primary key,       -- of the record that was executed again, and did something else
+    run         text not null,
+    function    text not null,
+    statement   integer,                   -- where it parted from its record; null: in its changes or its outcome
+    explanation text not null,             -- in sentences
+    verified_us integer not null
+);
 
 create view if not exists retroact_records as
 select r.version, r.run, r.step, r.attempt, f.name as function, f.kind, f.fingerprint, f.code, r.arguments,

@@ -31,6 +31,8 @@ _DDL = {
     for verb in ("CREATE", "DROP")
     for what in ("INDEX", "TABLE", "TRIGGER", "VIEW", "TEMP_INDEX", "TEMP_TABLE", "TEMP_TRIGGER", "TEMP_VIEW", "VTABLE")
 } | {apsw.SQLITE_ALTER_TABLE, apsw.SQLITE_REINDEX, apsw.SQLITE_ANALYZE}
+#: They visit every table when none is named, and change the content of none.
+_TIDYING = {apsw.SQLITE_REINDEX, apsw.SQLITE_ANALYZE}
 _READING_PRAGMAS = {
     "table_info", "table_xinfo", "table_list", "index_list", "index_info", "index_xinfo", "foreign_key_list", "foreign_key_check",
     "integrity_check", "quick_check", "function_list", "collation_list", "compile_options", "user_version", "schema_version", "page_count",
@@ -55,6 +57,8 @@ class Shape:
     tables_written: tuple[str, ...]
     #: Tables with AUTOINCREMENT that it inserts into.
     sequences: tuple[str, ...] = ()
+    #: It writes a virtual table, which may write its own tables later.
+    virtual: bool = False
 
 
 def shape_of(database: apsw.Connection, sql: str, number: int, function: str, statement: int) -> Shape:
@@ -74,7 +78,7 @@ def shape_of(database: apsw.Connection, sql: str, number: int, function: str, st
     written = tuple(sorted({first for action, first, _ in prepared.actions if action in _WRITES and first}))
     owned = next((t for t in written if t.startswith("retroact_")), None)
     if owned is None:
-        changed = (name for action, *names in prepared.actions if action in _DDL for name in names)
+        changed = (name for action, *names in prepared.actions if action in _DDL - _TIDYING for name in names)
         owned = next((name for name in changed if name and name.startswith("retroact_")), None)
     if owned:
         raise bad(f"{owned} belongs to the trace, which nobody edits")
@@ -91,6 +95,7 @@ def shape_of(database: apsw.Connection, sql: str, number: int, function: str, st
         tables_read=tuple(sorted({f"{first}.{second}" for action, first, second in prepared.actions if action == apsw.SQLITE_READ})),
         tables_written=tuple(t for t in written if not t.startswith(_SYSTEM)),
         sequences=_sequences(database, {first for action, first, _ in prepared.actions if action == apsw.SQLITE_INSERT}),
+        virtual=_is_virtual(database, written),
     )
 
 
@@ -100,6 +105,14 @@ def _sequences(database: apsw.Connection, inserted: set[str | None]) -> tuple[st
         return ()
     found = fetch(database, "select name from sqlite_schema where type = 'table' and sql like '%autoincrement%'")
     return tuple(sorted(str(name) for (name,) in found if name in inserted))
+
+
+def _is_virtual(database: apsw.Connection, written: tuple[str, ...]) -> bool:
+    """Whether one of the tables is virtual."""
+    if not written:
+        return False
+    found = fetch(database, "select name from sqlite_schema where type = 'table' and sql like 'create virtual%'")
+    return any(name in written for (name,) in found)
 
 
 class _Anything(dict[str, None]):

@@ -25,11 +25,11 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import apsw
 
-from retroact.engine.sqlite.pagelog import PageLog
+from retroact.engine.sqlite.pagelog import Commit
 
 _JULIAN_EPOCH_MS: Final = 210_866_760_000_000  # 1970 in milliseconds of the Julian day, which is how SQLite counts time
 _NAMES = itertools.count(1)
@@ -43,24 +43,42 @@ _SETTINGS: Final = (
 )
 
 
+class Pages(Protocol):
+    """Where past pages come from: a page log, or something that answers like one."""
+
+    @property
+    def page_size(self) -> int: ...
+    def commit(self, number: int) -> Commit: ...
+    def page(self, page_number: int, commit_number: int) -> bytes | None: ...
+
+
+class PastFile(Protocol):
+    """A past state of the database file, page by page."""
+
+    @property
+    def pages(self) -> int: ...
+    def image(self, page: int) -> bytes: ...
+
+
 class TimeTravel:
     """Opens past states of one database. Many may be open at once, in different threads, each used by one thread at a time."""
 
     def __init__(
         self,
-        database_path: str | os.PathLike[str],
-        pagelog: PageLog,
+        database_path: str | os.PathLike[str] | None,
+        pagelog: Pages,
         *,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        """Travel in the database at `database_path` with its page log, which stays the caller's to close.
+        """Travel in the database at `database_path` with its page log, which stays the caller's to close. None: there is no
+        database, and `pagelog` has every page.
 
         `clock` gives the microseconds since 1970 that `datetime('now')` and its like show on every connection, None the real
         time. It is asked in the thread that asks SQLite, and may be replaced at any time (attribute `clock`).
         """
         self.clock = clock
         self._pagelog = pagelog
-        self._layer = _Layer(os.fspath(database_path), pagelog, self)
+        self._layer = _Layer(None if database_path is None else os.fspath(database_path), pagelog, self)
 
     def open(self, commit_number: int) -> apsw.Connection:
         """The database as it was after a commit, as a writable branch.
@@ -76,11 +94,22 @@ class TimeTravel:
 
         Raises ValueError in the middle of a transaction, whose changes are not in the branch yet, or for any other connection.
         """
+        return self._layer.connect(self._fork(connection))
+
+    def past(self, commit_number: int) -> PastFile:
+        """The file as it was after a commit. Raises what `open` raises."""
+        return _Branch(self._layer, commit_number, self._pagelog.commit(commit_number).pages)
+
+    def freeze(self, connection: apsw.Connection) -> PastFile:
+        """The file of a branch as it is now, with what was committed on it. Raises ValueError like `fork`."""
+        return self._fork(connection)
+
+    def _fork(self, connection: apsw.Connection) -> _Branch:
         branch = self._layer.branch_of(connection)
         if connection.in_transaction:
             message = "a branch cannot be forked in the middle of a transaction: commit or roll back first"
             raise ValueError(message)
-        return self._layer.connect(branch.copy())
+        return branch.copy()
 
     def close(self) -> None:
         """Close all branches that are still open, and take the file layer away. Calling it again does nothing."""
@@ -90,7 +119,7 @@ class TimeTravel:
 class _Layer(apsw.VFS):
     """The file layer itself, registered once for all branches. A branch is handed over under a name made for it."""
 
-    def __init__(self, database_path: str, pagelog: PageLog, owner: TimeTravel) -> None:
+    def __init__(self, database_path: str | None, pagelog: Pages, owner: TimeTravel) -> None:
         self.layer_name = f"retroact-time-travel-{os.getpid()}-{next(_NAMES)}"
         self.pagelog = pagelog
         self.page_size = pagelog.page_size
@@ -102,7 +131,9 @@ class _Layer(apsw.VFS):
         # Through SQLite's own file layer: closing a descriptor of the main file in any other way would drop the locks that
         # connections of this process hold on it.
         flags = apsw.SQLITE_OPEN_MAIN_DB | apsw.SQLITE_OPEN_READONLY
-        self._main: apsw.VFSFile | None = apsw.VFSFile("", database_path, [flags, 0])
+        self._main: apsw.VFSFile | None = None if database_path is None else apsw.VFSFile("", database_path, [flags, 0])
+        self._bare = database_path is None
+        self._closed = False
         super().__init__(self.layer_name, "")
 
     def connect(self, branch: _Branch) -> apsw.Connection:
@@ -128,7 +159,9 @@ class _Layer(apsw.VFS):
         return branch
 
     def main_image(self, page: int) -> bytes:
-        """A page as it stands in the main file now; zeros where that ends before."""
+        """A page as it stands in the main file now; zeros where that ends before, or where there is none."""
+        if self._bare:
+            return bytes(self.page_size)
         assert self._main is not None, "the branch was closed with its TimeTravel"
         return bytes(self._main.xRead(self.page_size, (page - 1) * self.page_size)).ljust(self.page_size, b"\0")
 
@@ -136,10 +169,12 @@ class _Layer(apsw.VFS):
         with self._lock:
             connections = list(self._branches)
             main, self._main = self._main, None
+            closed, self._closed = self._closed, True
         for connection in connections:
             connection.close(force=True)
-        if main is not None:
+        if not closed:
             self.unregister()
+        if main is not None:
             main.xClose()
 
     # --- what SQLite calls
@@ -249,7 +284,7 @@ class _Branch(_File):
         if skip + amount <= self._page_size:
             if offset >= self._size:
                 return b""
-            image = self._image(page + 1)
+            image = self.image(page + 1)
             return image if amount == self._page_size else image[skip : skip + amount]
         first = self._page_size - skip
         return self.xRead(first, offset) + self.xRead(amount - first, offset + first)
@@ -261,7 +296,7 @@ class _Branch(_File):
         else:
             # SQLite writes whole pages; this is for whatever else it may think of.
             room = self._page_size - skip
-            image = self._image(page + 1)
+            image = self.image(page + 1)
             here = data[:room]
             self._overlay[page + 1] = image[:skip] + here + image[skip + len(here) :]
             if len(data) > room:
@@ -274,7 +309,11 @@ class _Branch(_File):
         self._past_pages = min(self._past_pages, pages)
         self._size = newsize
 
-    def _image(self, page: int) -> bytes:
+    @property
+    def pages(self) -> int:
+        return self._size // self._page_size
+
+    def image(self, page: int) -> bytes:
         image = self._overlay.get(page)
         if image is not None:
             return image
