@@ -28,7 +28,7 @@ from retroact.errors import RetroactError
 T = TypeVar("T")
 #: How far the page log may lag behind (seconds, frames).
 LAG_SECONDS = 0.5
-LAG_FRAMES = 1000
+LAG_FRAMES = 2500
 #: The writer is busy when the thread was called in haste, or after many frames, so many times in a row.
 BUSY_FRAMES = 500
 _BUSY_TURNS = 2

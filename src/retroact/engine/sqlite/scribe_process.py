@@ -26,7 +26,7 @@ from retroact.engine.sqlite.scribe import LocalScribe, Note
 
 _LENGTH = 4
 #: Frames that the process takes over, more or less, between two looks at whether the writer is still there.
-_SLICE_FRAMES = 500
+_SLICE_FRAMES = 2500
 #: What a message asks for, besides taking over notes.
 _OPEN, _CLOSED = "open", "closed"
 _DONE = "done"
