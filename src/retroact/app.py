@@ -130,7 +130,6 @@ class App(GoingBack):
         `verify_rate` is the share of runs (0.01: one in a hundred) whose transactions are executed a second time in the background,
         on a branch, to find functions that are not deterministic: see `verifications`.
 
-
         Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable, NoProject, PastNotKept, DuplicateFunction, BadDeclaration.
         """
         _must_be_a_rate(verify_rate, recording=recording)
@@ -312,6 +311,7 @@ class App(GoingBack):
 
     def verify(self) -> Verified:
         """Execute now what is sampled and waits, and return what was found. Raises BadDeclaration when `verify_rate` is 0."""
+        self._on_sqlite("verify")
         if self._verifier is None:
             raise BadDeclaration(function="App", problem="nothing is verified: it was opened without verify_rate")
         self._catch_up()

@@ -125,6 +125,7 @@ def test_the_past_is_refused_as_long_as_it_is_not_kept(postgres: str, tmp_path: 
             app.vacuum,
             lambda: app.migrate(tmp_path),
             lambda: app.verifications,
+            app.verify,
         ):
             with pytest.raises(PastNotKept, match="not kept on Postgres yet"):
                 past()
