@@ -153,6 +153,16 @@ class Branch:
         """Try transactions upon one another here, until the nest is closed."""
         return Nest(self._database, self._connection, self._relations)
 
+    @contextlib.contextmanager
+    def watching(self, nest: Nest, watcher: Watcher) -> Generator[None]:
+        """While this lasts, `watcher` is shown the statements of what is pushed on a nest of this branch."""
+        self._keys.clear()  # what was taken back may have had another schema
+        nest.supplied = self._watched_by(watcher)
+        try:
+            yield
+        finally:
+            nest.supplied = self._watched = None
+
     # --- recorded changes --------------------------------------------------------------------------------------------------
 
     def advance(self, record: Record) -> None:
