@@ -234,6 +234,16 @@ class Branch:
         self.settle()
         return Nest(self._database, self._connection, self._relations)
 
+    @contextlib.contextmanager
+    def watching(self, nest: Nest, watcher: Watcher) -> Generator[None]:
+        """While this lasts, `watcher` is shown the statements of what is pushed on a nest of this branch."""
+        self._keys.clear()  # what was taken back may have had another schema
+        nest.supplied = self._watched_by(watcher)
+        try:
+            yield
+        finally:
+            nest.supplied = self._watched = None
+
     # --- recorded changes --------------------------------------------------------------------------------------------------
 
     def defer(self, stored: str, relations: Mapping[int, Relation]) -> None:

@@ -28,6 +28,8 @@ class Nest:
     def __init__(self, database: apsw.Connection, connection: SqliteConnection, relations: Relations) -> None:
         self._database = database
         self._connection = connection
+        #: What bodies are given instead of the connection, while somebody looks on.
+        self.supplied: Any = None
         self._relations = relations
         self._reader = Reader(database)
         #: Whether each transaction on the pile changed the schema.
@@ -46,7 +48,8 @@ class Nest:
         self._database.execute("savepoint retroact_nest")
         connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
         try:
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
+            supplied = self.supplied or connection
+            executed = execute(invocation, supplied, transaction_scope(invocation, supplied), connection.describe)
         except BaseException:
             self._take_back()
             raise
