@@ -19,9 +19,12 @@ from retroact import App, step, transaction, workflow
 from retroact.engine.sqlite.relation import Relation
 from retroact.errors import AlreadyThere, BeyondHistory, NoProject, NotExported, OnlyForReading, UnknownRun, UnknownTable, UnknownVersion
 from retroact.function.code import load_path
+from retroact.function.registry import Registry
 from retroact.portable import Exported, ExportOptions, export, open_portable
 from retroact.replay.divergence import Verdict
-from retroact.trace.record import Statement
+from retroact.replay.shelf import Shelf
+from retroact.retroaction.explorer import Explorer
+from retroact.trace.record import RunId, Statement
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Rows of a table that is far too large to be taken whole.
@@ -242,6 +245,13 @@ def test_a_body_that_catches_everything_gets_no_wrong_answer(home: Path, away: P
     """A body may go on after any error; what it then does must not pass for what would have happened."""
     with open_portable(away / "bug.retro") as past, pytest.raises(NotExported, match="customers"):
         past.retroact(home / "forgiving.py", ["one"])
+
+
+@pytest.mark.parametrize("code", ["greedy", "forgiving"])
+def test_exploration_makes_nothing_up_either(home: Path, away: Path, code: str) -> None:
+    changed = Registry.of(load_path(home / f"{code}.py"))
+    with open_portable(away / "bug.retro") as past, pytest.raises(NotExported, match="customers"):
+        Explorer(past.history, Shelf(past.history.trace), changed).explore([RunId("one"), RunId("two")])
 
 
 def test_what_waits_for_a_page_that_is_missing_is_not_passed_over(home: Path, away: Path) -> None:

@@ -8,25 +8,28 @@ This module must not know how a transaction is executed again.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import pdb
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any, TextIO
+from typing import Any, Generic, Protocol, TextIO, TypeVar
 
 from retroact.cli.desk import Desk
-from retroact.cli.sights import Sights
-from retroact.engine.contract import Watched
+from retroact.cli.sights import Glance, Sights
+from retroact.engine.contract import Branch, Watched
 from retroact.errors import RetroactError
 from retroact.function.declare import Function
 from retroact.replay.places import Places, of_project
-from retroact.replay.replayer import Replayed, WorkflowReplayed
+from retroact.replay.replayer import Replayed, Report, WorkflowReplayed
 from retroact.replay.session import GoTo, Scene, Session, Unwound
 from retroact.replay.stage import Call
 from retroact.trace.record import Record, Run
 
+T = TypeVar("T")
 PROMPT = "(retroact) "
 _OURS = """
 Of this debugger (`help COMMAND` says more):
@@ -44,17 +47,39 @@ Of pdb, and as ever: n(ext), s(tep), r(eturn), c(ontinue), b(reak), l(ist), ll, 
 """
 
 
-class Debugger(pdb.Pdb):
-    """Guides a session from a prompt."""
+class Guided(Protocol):
+    """What is looked into: a replay, or one schedule that is performed."""
+
+    @property
+    def silent(self) -> bool: ...
+    @property
+    def executing(self) -> bool: ...
+    @property
+    def place(self) -> int: ...
+    def go(self, to: GoTo, /) -> Unwound: ...
+    def leave(self) -> Unwound: ...
+    def state(self) -> Branch: ...
+    def aside(self) -> contextlib.AbstractContextManager[None]: ...
+
+
+S = TypeVar("S", bound=Guided)
+G = TypeVar("G", bound=Glance)
+
+
+class Prompt(pdb.Pdb, Generic[S, G]):
+    """Stops where it is wanted in what is guided, and asks there."""
+
+    session: S
+    _sights: G
+    #: What `help` tells.
+    _ours = _OURS
 
     def __init__(self, places: Places, *, stdin: TextIO | None = None, stdout: TextIO | None = None, readrc: bool = True) -> None:
         super().__init__(stdin=stdin, stdout=stdout, nosigint=True, readrc=readrc)
         self.prompt = PROMPT
         self.touched = False
         self.desk = Desk(self._interrupt)
-        self.session: Session
         self._places = places
-        self._sights: Sights
         self._wish: Unwound | None = None
         self._made: list[Watched] = []
         self._to_statement = False
@@ -67,14 +92,12 @@ class Debugger(pdb.Pdb):
         self.botframe: FrameType | None = inspect.currentframe()  # no body's frame, so that nothing ever stops there
         self.set_continue()
 
-    def run_session(self, session: Session) -> Any:
-        """Play a session; returns its report."""
-        self.session = session
-        self._sights = Sights(session, self.message)
+    def _serve(self, play: Callable[[], T]) -> T:
+        """Play, and ask; returns what the play comes to."""
         before = threading.gettrace()
         threading.settrace(self.trace_dispatch)
         try:
-            return self.desk.serve(session.play)
+            return self.desk.serve(play)
         finally:
             threading.settrace(before)
 
@@ -84,21 +107,10 @@ class Debugger(pdb.Pdb):
         """Follow the bodies that this thread runs."""
         sys.settrace(self.trace_dispatch)
 
-    def workflow(self, run: Run) -> None:
-        """A workflow begins."""
-        if not self.session.silent:
-            self._sights.workflow(run)
-
-    def transaction(self, scene: Scene) -> None:
-        """A transaction begins, or begins again."""
-        self._made, self._at, self._until = [], None, scene.until
+    def _begin(self, until: int) -> None:
+        """A transaction begins, or begins again, up to a statement."""
+        self._made, self._at, self._until = [], None, until
         self._to_statement = False
-        self._sights.transaction(scene)
-
-    def answered(self, call: Call, record: Record) -> None:
-        """A call was answered from the record."""
-        if not self.session.silent:
-            self._sights.answered(call, record)
 
     def asks(self) -> bool:
         """The prompt says so by itself."""
@@ -124,16 +136,11 @@ class Debugger(pdb.Pdb):
         self._made.append(statement)
         self._at = None
 
-    def replayed(self, replayed: Replayed) -> None:
-        """A transaction has been replayed."""
+    def _end(self) -> None:
+        """A transaction has ended."""
         if self._until > 1:
             self.message(f"statement {self._until} was not reached: the body did something else this time")
             self._until = 1
-        self._sights.replayed(replayed)
-
-    def workflow_replayed(self, replayed: WorkflowReplayed) -> None:
-        """A workflow has been replayed."""
-        self._sights.workflow_replayed(replayed)
 
     # --- when to stop --------------------------------------------------------------------------------------------------------
 
@@ -278,19 +285,10 @@ class Debugger(pdb.Pdb):
         self.set_continue()
         return True
 
-    def do_who(self, _arg: str) -> None:
-        """who
-
-        Who wrote the rows that the transaction has read so far: the run, the function and the version that last
-        changed each of them.
-        """
-        if self._in_transaction():
-            self._sights.who(self._made, self.session.records[self.session.place])
-
     def do_trace(self, _arg: str) -> None:
         """trace
 
-        Where this is: the transactions of this replay in the order in which they are executed, with their verdicts.
+        Where this is: the transactions in the order in which they are executed, with what came of them.
         """
         self._sights.trace()
 
@@ -308,22 +306,6 @@ class Debugger(pdb.Pdb):
             self.print_stack_trace()
 
     do_w = do_bt = do_where
-
-    def do_change(self, arg: str) -> None:
-        """change SQL
-
-        Change the state under the transaction that is under way, to see what it would do then. The transaction is no
-        longer compared, and what it recorded is taken for what follows. `back` takes the change back.
-        """
-        if not self._in_transaction():
-            return
-        try:
-            count = self.session.state().touch(arg)
-        except RetroactError as error:
-            self.error(str(error.details.get("problem", error)))
-            return
-        self.touched = True
-        self.message(f"{count} {'row' if count == 1 else 'rows'} changed by hand; this transaction is no longer compared")
 
     def do_quit(self, arg: str) -> bool | None:  # noqa: ARG002 - what pdb passes
         """q(uit)
@@ -382,7 +364,7 @@ class Debugger(pdb.Pdb):
         command = getattr(self, f"do_{arg.strip()}", None) if arg else None
         if arg and command is None:
             return super().do_help(arg)
-        self.message(inspect.getdoc(command) or "" if command else _OURS.strip("\n"))
+        self.message(inspect.getdoc(command) or "" if command else self._ours.strip("\n"))
         return None
 
     do_h = do_help
@@ -400,3 +382,66 @@ class Debugger(pdb.Pdb):
             return False
         first = next((line for _, _, line in frame.f_code.co_lines() if line and line > frame.f_code.co_firstlineno), None)
         return frame.f_lineno == first and frame.f_code in self._places.functions
+
+
+class Debugger(Prompt[Session, Sights]):
+    """Guides a session from a prompt."""
+
+    def run_session(self, session: Session) -> Report:
+        """Play a session; returns its report."""
+        self.session = session
+        self._sights = Sights(session, self.message)
+        return self._serve(session.play)
+
+    # --- what the session tells ----------------------------------------------------------------------------------------------
+
+    def workflow(self, run: Run) -> None:
+        """A workflow begins."""
+        if not self.session.silent:
+            self._sights.workflow(run)
+
+    def transaction(self, scene: Scene) -> None:
+        """A transaction begins, or begins again."""
+        self._begin(scene.until)
+        self._sights.transaction(scene)
+
+    def answered(self, call: Call, record: Record) -> None:
+        """A call was answered from the record."""
+        if not self.session.silent:
+            self._sights.answered(call, record)
+
+    def replayed(self, replayed: Replayed) -> None:
+        """A transaction has been replayed."""
+        self._end()
+        self._sights.replayed(replayed)
+
+    def workflow_replayed(self, replayed: WorkflowReplayed) -> None:
+        """A workflow has been replayed."""
+        self._sights.workflow_replayed(replayed)
+
+    # --- commands ------------------------------------------------------------------------------------------------------------
+
+    def do_who(self, _arg: str) -> None:
+        """who
+
+        Who wrote the rows that the transaction has read so far: the run, the function and the version that last
+        changed each of them.
+        """
+        if self._in_transaction():
+            self._sights.who(self._made, self.session.records[self.session.place])
+
+    def do_change(self, arg: str) -> None:
+        """change SQL
+
+        Change the state under the transaction that is under way, to see what it would do then. The transaction is no
+        longer compared, and what it recorded is taken for what follows. `back` takes the change back.
+        """
+        if not self._in_transaction():
+            return
+        try:
+            count = self.session.state().touch(arg)
+        except RetroactError as error:
+            self.error(str(error.details.get("problem", error)))
+            return
+        self.touched = True
+        self.message(f"{count} {'row' if count == 1 else 'rows'} changed by hand; this transaction is no longer compared")

@@ -28,16 +28,21 @@ ADDRESS = "127.0.0.1:5678"
 
 def options(parser: argparse.ArgumentParser) -> None:
     """Add --debug, --break and --listen."""
-    parser.add_argument("--debug", action="store_true", help="stop in pdb at the first line of each function, on the state that it saw")
-    parser.add_argument(
-        "--break", dest="breaks", metavar="FUNCTION", action="append", default=[], help="stop only there (may be given several times)"
-    )
+    prompt_options(parser, "stop in pdb at the first line of each function, on the state that it saw")
     parser.add_argument(
         "--listen",
         metavar="HOST:PORT",
         nargs="?",
         const=ADDRESS,
         help=f"offer the same to an editor, through debugpy (default {ADDRESS}; only this machine is listened to)",
+    )
+
+
+def prompt_options(parser: argparse._ArgumentGroup | argparse.ArgumentParser, meaning: str) -> None:  # pyright: ignore[reportPrivateUsage]
+    """Add --debug, with what it means, and --break."""
+    parser.add_argument("--debug", action="store_true", help=meaning)
+    parser.add_argument(
+        "--break", dest="breaks", metavar="FUNCTION", action="append", default=[], help="stop only there (may be given several times)"
     )
 
 
@@ -49,14 +54,17 @@ def asked(args: argparse.Namespace) -> bool:
         raise BadRequest(problem="--debug asks here and --listen asks in an editor", remedy="Give one of them")
     if not args.debug and args.listen is None:
         return False
-    if args.json and args.debug:
-        raise BadRequest(problem="--debug is a conversation, and --json is one value", remedy="Leave one of them out")
-    if args.debug and not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise BadRequest(
-            problem="--debug asks at a terminal, and there is none",
-            remedy="Call it in a terminal; for an editor there is --listen, and for programs `retroact trace RUN --step N --json`",
-        )
+    if args.debug:
+        must_converse(args, "for an editor there is --listen, and for programs `retroact trace RUN --step N --json`")
     return True
+
+
+def must_converse(args: argparse.Namespace, otherwise: str) -> None:
+    """Raises BadRequest where nobody could be asked at a prompt; `otherwise` is what there is instead."""
+    if args.json:
+        raise BadRequest(problem="--debug is a conversation, and --json is one value", remedy="Leave one of them out")
+    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise BadRequest(problem="--debug asks at a terminal, and there is none", remedy=f"Call it in a terminal; {otherwise}")
 
 
 def replay(history: History, runs: Sequence[Run], args: argparse.Namespace) -> Report:

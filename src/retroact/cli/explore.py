@@ -6,13 +6,14 @@ This module must not know how schedules are found or run.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from retroact.cli import opening, project, selection
+from retroact.cli import debugging, opening, project, selection
 from retroact.cli.failure import NO, BadRequest
 from retroact.cli.output import Cell, Progress, note, out, paint, print_json, table
 
@@ -25,7 +26,10 @@ EPILOG = """
 Exploring (--explore, --schedule) needs no changed code. Exit code 0 only if every schedule within the bound was looked at, every run
 could be decided, and nothing went wrong.
   retroact retro order-1 order-2 --explore
-  retroact retro order-1 order-2 --schedule 1,2x3,1"""
+  retroact retro order-1 order-2 --schedule 1,2x3,1
+  retroact retro order-1 order-2 --schedule 1,2x3,1 --debug --break reserve
+--debug stops in the transactions of that schedule, each on the state that it sees there. Workflows are not stopped in: their bodies
+are run several times."""
 _SEED = 0
 
 
@@ -34,6 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("exploring other schedules")
     group.add_argument("--explore", action="store_true", help="look at the schedules that the runs could have had")
     group.add_argument("--schedule", metavar="TURNS", help="run one schedule: whose turn it is, by place among the runs: 1,2x3,1")
+    debugging.prompt_options(group, "with --schedule: stop in pdb at the first line of each transaction, on the state that it sees")
     group.add_argument("--serial", action="store_true", help="each end must be that of some serial order of the runs")
     group.add_argument(
         "--preemptions", metavar="N", default="2", help="switches away from a run that could go on: a number, or all (default: 2)"
@@ -51,6 +56,13 @@ def wanted(args: argparse.Namespace) -> bool:
     """Whether other schedules are asked for. Raises BadRequest when they are not and options for them are given."""
     if args.explore and args.schedule:
         raise BadRequest(problem="--explore and --schedule do not go together", remedy="Look at all schedules, or run one")
+    if args.breaks and not args.debug:
+        raise BadRequest(problem="--break says where to stop, and nothing stops", remedy="Add --debug")
+    if args.debug and not args.schedule:
+        remedy = (
+            "Name it: --schedule TURNS (--explore finds those that go wrong); what happened is stopped in by `retroact replay RUN --debug`"
+        )
+        raise BadRequest(problem="--debug stops in one schedule, and none is named", remedy=remedy)
     if args.explore or args.schedule:
         return True
     given = [f"--{name}" for name in ("serial", "schedules", "seconds", "seed", "mock", "live") if getattr(args, name)]
@@ -67,20 +79,30 @@ def call(args: argparse.Namespace) -> int:
     from retroact.retroaction.explorer import Explorer
 
     asked = _options(args)
+    if args.debug:
+        debugging.must_converse(args, "without --debug the schedule is performed and shown, for programs with --json")
     path = project.past(args)
     changed = Registry.of(opening.functions_in(project.existing_code(Path(args.changed)))) if args.changed else None
-    with opening.history_of(path) as history, Progress("exploring", "schedules") as progress:
+    quiet = contextlib.nullcontext() if args.debug else opening.silenced()
+    progress = Progress("exploring", "schedules")
+    with opening.history_of(path) as history, contextlib.nullcontext() if args.debug else progress:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
         runs = runs if selection.named(args) else _explorable(runs, changed, args)
         shelf = Shelf(history.trace)
         try:
-            with opening.silenced():
+            with quiet:
                 explorer = Explorer(history, shelf, changed, asked)
                 ids = [run.run for run in runs]
-                found = explorer.perform(ids, args.schedule) if args.schedule else explorer.explore(ids, progress)
+                if args.debug:
+                    from retroact.cli import turns
+
+                    wish = turns.Asked(schedule=args.schedule, options=asked, breaks=args.breaks, changed=changed)
+                    found = turns.perform(history, shelf, explorer, runs, wish)
+                else:
+                    found = explorer.perform(ids, args.schedule) if args.schedule else explorer.explore(ids, progress)
         finally:
             shelf.close()
-    return _print(found, args)
+    return NO if found is None else _print(found, args)
 
 
 def _print(found: Exploration | Play, args: argparse.Namespace) -> int:
@@ -198,7 +220,7 @@ def _show_smallest(found: Exploration, worst: Play, args: argparse.Namespace) ->
         out(line)
     out(_serially(found))
     out()
-    out("To run just this schedule:")
+    out("To run just this schedule (and with --debug at its end, to stop in each of its transactions):")
     out(f"  {_command(found, worst, args)}")
     out()
 

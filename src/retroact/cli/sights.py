@@ -5,6 +5,7 @@ This module must not know the prompt, nor how anything is replayed.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,23 +29,64 @@ _MOST_ROWS = 40
 _MOST_RESULT_ROWS = 5
 
 
-class Sights:
-    """Prints what there is to see of a session."""
+class Glance(abc.ABC):
+    """Prints what there is to see wherever a transaction is stopped."""
 
-    def __init__(self, session: Session, complain: Callable[[str], None]) -> None:
-        self._session = session
-        self._complain = complain
-        self._verdicts: dict[int, Replayed] = {}
+    def __init__(self) -> None:
         #: The head of what is under way, until something is stopped in it: what runs through is not told.
         self._head: Callable[[], None] | None = None
-
-    # --- where the session is ------------------------------------------------------------------------------------------------
 
     def stopped(self) -> None:
         """Something is stopped: say where this is, if it has not been said."""
         head, self._head = self._head, None
         if head is not None:
             head()
+
+    @abc.abstractmethod
+    def trace(self) -> None:
+        """Where this is among the transactions."""
+        ...
+
+    def rows(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
+        """The answer to a question at the prompt."""
+        _table(columns, rows, _MOST_ROWS)
+
+    def before(self, statement: Watched) -> None:
+        """The statement that comes next."""
+        out(f"{paint(f'before statement {statement.number}:', 'cyan')} {statement_line(statement)}")
+
+    def statements(self, made: Sequence[Watched], at: Watched | None) -> None:
+        """The statements of a transaction, with their results."""
+        if not made and at is None:
+            out("no statement yet")
+        for statement in made:
+            out(f"{paint(f'{statement.number:>3}', 'dim')}  {statement_line(statement)}")
+            result_table(statement, most=_MOST_RESULT_ROWS)
+        if at is not None:
+            out(f"{paint(f'{at.number:>3}', 'dim')}  {statement_line(at)}\n     {paint('not executed yet', 'dim')}")
+
+    def writers(self, made: Sequence[Watched], shown: Sequence[Sequence[Cell | str]], when: str) -> None:
+        """Rows that the statements read, with who wrote them and `when`."""
+        tables = sorted({name for s in made for name in s.reads.tables})
+        if not shown and not tables:
+            out("it has read no row yet" if made else "no statement yet")
+            return
+        if shown:
+            table(["row", when, "run", "function", "which did"], [list(row) for row in shown], right=(1,), give=4)
+        for name in tables:
+            out(f"{name}: read in a way that cannot be taken apart into rows, so this is known of the table only")
+
+
+class Sights(Glance):
+    """Prints what there is to see of a session."""
+
+    def __init__(self, session: Session, complain: Callable[[str], None]) -> None:
+        super().__init__()
+        self._session = session
+        self._complain = complain
+        self._verdicts: dict[int, Replayed] = {}
+
+    # --- where the session is ------------------------------------------------------------------------------------------------
 
     def transaction(self, scene: Scene) -> None:
         """A transaction is under way."""
@@ -58,16 +100,16 @@ class Sights:
         record = scene.record
         out()
         if scene.until > 1:
-            _rule(f"back in transaction {scene.place + 1} of {scene.total}, before its statement {scene.until}")
+            rule(f"back in transaction {scene.place + 1} of {scene.total}, before its statement {scene.until}")
             return
         step = f", step {record.step}" if record.step else ""
-        _rule(f"transaction {scene.place + 1} of {scene.total}", f"version {record.version}", f"run {record.run}{step}", _clock(record))
+        rule(f"transaction {scene.place + 1} of {scene.total}", f"version {record.version}", f"run {record.run}{step}", _clock(record))
         out(f"   {paint(phrase.shorten_middle(phrase.call(record.function, record.arguments), width() - 3), 'bold')}")
         self._meanwhile(scene)
 
     def _show_workflow(self, run: Run) -> None:
         out()
-        _rule("workflow", f"run {run.run}")
+        rule("workflow", f"run {run.run}")
         out(f"   {paint(phrase.shorten_middle(phrase.call(run.function, run.arguments), width() - 3), 'bold')}")
 
     def answered(self, _call: Call, record: Record) -> None:
@@ -115,39 +157,11 @@ class Sights:
             rows.append([mark, str(record.version), record.run, str(record.step or ""), called, verdict])
         table(["", "version", "run", "step", "call", ""], rows, right=(1, 3), give=4)
 
-    # --- what it sees --------------------------------------------------------------------------------------------------------
-
-    def rows(self, columns: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> None:
-        """The answer to a question at the prompt."""
-        _table(columns, rows, _MOST_ROWS)
-
-    def before(self, statement: Watched) -> None:
-        """The statement that comes next."""
-        out(f"{paint(f'before statement {statement.number}:', 'cyan')} {statement_line(statement)}")
-
-    def statements(self, made: Sequence[Watched], at: Watched | None) -> None:
-        """The statements of a transaction, with their results."""
-        if not made and at is None:
-            out("no statement yet")
-        for statement in made:
-            out(f"{paint(f'{statement.number:>3}', 'dim')}  {statement_line(statement)}")
-            result_table(statement, most=_MOST_RESULT_ROWS)
-        if at is not None:
-            out(f"{paint(f'{at.number:>3}', 'dim')}  {statement_line(at)}\n     {paint('not executed yet', 'dim')}")
-
     def who(self, made: Sequence[Watched], record: Record) -> None:
         """Who wrote the rows that were read."""
         key_columns = self._session.state().key_columns
         read = rows_read(self._session.history, record, made, key_columns)
-        tables = sorted({name for s in made for name in s.reads.tables})
-        if not read and not tables:
-            out("it has read no row yet" if made else "no statement yet")
-            return
-        shown = [[row_name(w.row), *_writer(w, key_columns)] for w in read]
-        if shown:
-            table(["row", "version", "run", "function", "which did"], shown, right=(1,), give=4)
-        for name in tables:
-            out(f"{name}: read in a way that cannot be taken apart into rows, so this is known of the table only")
+        self.writers(made, [[row_name(w.row), *writer_cells(w, key_columns)] for w in read], "version")
 
     # --- how -----------------------------------------------------------------------------------------------------------------
 
@@ -168,7 +182,8 @@ class Sights:
             out(paint(f"      and {len(others) - len(shown):,} before them", "dim"))
 
 
-def _rule(*parts: str) -> None:
+def rule(*parts: str) -> None:
+    """A line that begins something."""
     text = " · ".join(parts)
     room = max(width() - len(text) - 5, 2)
     out(f"{paint('──', 'dim')} {paint(parts[0], 'cyan')}{text[len(parts[0]) :]} {paint('─' * min(room, 60), 'dim')}")
@@ -215,7 +230,8 @@ def _cell(value: Any) -> Cell:
     return Cell(phrase.flat(value) if isinstance(value, str) else phrase.cell(value))
 
 
-def _writer(written: Written, key_columns: KeyColumns) -> list[Cell | str]:
+def writer_cells(written: Written, key_columns: KeyColumns) -> list[Cell | str]:
+    """Who wrote a row, as the columns of a table."""
     record = written.writer
     if record is None or written.itself:
         return ["", "", Cell("this transaction itself" if written.itself else "older than the trace", "dim"), ""]

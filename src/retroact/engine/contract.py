@@ -254,6 +254,10 @@ class Branch(Protocol):
         """Try transactions upon one another here, until the nest is closed."""
         ...
 
+    def watching(self, nest: Any, watcher: Watcher) -> contextlib.AbstractContextManager[None]:
+        """While this lasts, `watcher` is shown the statements of what is pushed on a nest of this branch."""
+        ...
+
     def query(self, sql: str, parameters: Mapping[str, Any] | None = None) -> tuple[list[str], list[tuple[Any, ...]]]:
         """Read the state: column names and rows."""
         ...

@@ -156,20 +156,26 @@ def _rows(branch: Branch, record: Record, history: History, key_columns: KeyColu
 
 def rows_read(history: History, record: Record, statements: Sequence[Watched], key_columns: KeyColumns) -> tuple[Written, ...]:
     """The rows that were read, with who had written them. What it read of its own writing is told apart."""
-    readings: dict[tuple[Row, bool], list[int]] = {}
-    mine: set[Row | None] = set()
-    for statement in statements:
-        for row in statement.reads.rows:
-            numbers = readings.setdefault((row, row in mine), [])
-            if statement.number not in numbers:
-                numbers.append(statement.number)
-        mine |= {row_after(change, key_columns) for change in statement.changes}
-    others = [row for row, itself in readings if not itself]
+    found = readings(statements, key_columns)
+    others = [row for row, itself in found if not itself]
     writers = last_writers(history.trace, others, record.snapshot, key_columns)
     return tuple(
         Written(row=row, statements=tuple(numbers), writer=record if itself else writers[row], itself=itself)
-        for (row, itself), numbers in readings.items()
+        for (row, itself), numbers in found.items()
     )
+
+
+def readings(statements: Sequence[Watched], key_columns: KeyColumns) -> dict[tuple[Row, bool], list[int]]:
+    """The rows that were read, and whether as the transaction itself had written them, with the statements that read them."""
+    found: dict[tuple[Row, bool], list[int]] = {}
+    mine: set[Row | None] = set()
+    for statement in statements:
+        for row in statement.reads.rows:
+            numbers = found.setdefault((row, row in mine), [])
+            if statement.number not in numbers:
+                numbers.append(statement.number)
+        mine |= {row_after(change, key_columns) for change in statement.changes}
+    return found
 
 
 class Readers:

@@ -6,14 +6,17 @@ This module must not know how anything is stopped.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
-from types import CodeType, FrameType, FunctionType
+import itertools
+import sys
+from collections.abc import Collection, Iterable
+from types import CodeType, FrameType, FunctionType, ModuleType
 from typing import Any
 
 from retroact.errors import LoadFailed, SourceMissing
 from retroact.function.declare import Function
 from retroact.function.kind import Kind
 from retroact.function.names import plain_name
+from retroact.function.registry import Registry
 from retroact.replay.shelf import Coded, Shelf
 
 #: The lowest bits of RESUME's argument say whether a frame begins (0) or goes on after a yield or an await.
@@ -23,32 +26,41 @@ _GOES_ON = 3
 class Places:
     """The code objects that a replay is stopped at."""
 
-    def __init__(self, shelf: Shelf, ran: Iterable[Coded], names: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        shelf: Shelf,
+        ran: Iterable[Coded],
+        names: Iterable[str] = (),
+        *,
+        changed: Registry | None = None,
+        passed: Collection[Kind] = (Kind.STEP, Kind.INVARIANT),
+    ) -> None:
         """`ran`: what is replayed. `names`: functions, declared or plain, at the top level of their module; none means all that
-        are run again."""
+        are run again. `changed`: the code that runs instead; `passed`: kinds of functions that are not stopped in."""
         wanted = tuple(dict.fromkeys(names))
         self.entries: dict[CodeType, str] = {}
         #: All functions that are run again, be they stopped at or not.
         self.functions: dict[CodeType, str] = {}
         #: The functions that could be named, and those that were and are not there.
         self.known: set[str] = set()
-        #: Named, but of a kind whose body is not run again.
+        #: Named, but of a kind that is not stopped in.
         self.answered: set[str] = set()
         found: set[str] = set()
-        for coded in {(coded.function, coded.code): coded for coded in ran}.values():
-            for name, value in _top_level(shelf, coded):
-                code = _code(value)
-                if isinstance(value, Function) and value.kind in (Kind.STEP, Kind.INVARIANT):
-                    self.answered |= {name} & set(wanted)
-                    continue
-                if code is None:
-                    continue
-                self.known.add(name)
-                found |= {name} & set(wanted)
-                if isinstance(value, Function):
-                    self.functions[code] = name
-                if name in wanted if wanted else isinstance(value, Function):
-                    self.entries[code] = name
+        coded = {(coded.function, coded.code): coded for coded in ran}.values()
+        codes = [_of_registry(changed)] if changed is not None else [_top_level(shelf, each) for each in coded]
+        for name, value in itertools.chain.from_iterable(codes):
+            code = _code(value)
+            if isinstance(value, Function) and value.kind in passed:
+                self.answered |= {name} & set(wanted)
+                continue
+            if code is None:
+                continue
+            self.known.add(name)
+            found |= {name} & set(wanted)
+            if isinstance(value, Function):
+                self.functions[code] = name
+            if name in wanted if wanted else isinstance(value, Function):
+                self.entries[code] = name
         self.missing = [name for name in wanted if name not in found and name not in self.answered]
 
     def begins(self, frame: FrameType, *, every: bool = False) -> bool:
@@ -69,8 +81,17 @@ def _top_level(shelf: Shelf, coded: Coded) -> list[tuple[str, Any]]:
         registry, module = shelf.registry(coded), shelf.module(coded)
     except (SourceMissing, LoadFailed):
         return []
+    return _named(registry, [module] if module is not None else [])
+
+
+def _of_registry(registry: Registry) -> list[tuple[str, Any]]:
+    names = dict.fromkeys(function.module for function in registry)
+    return _named(registry, [sys.modules[name] for name in names if name in sys.modules])
+
+
+def _named(registry: Registry, modules: Iterable[ModuleType]) -> list[tuple[str, Any]]:
     declared: list[tuple[str, Any]] = [(function.name, function) for function in registry]
-    plain = [(name, v) for name, v in vars(module).items() if isinstance(v, FunctionType)] if module is not None else []
+    plain = [(name, v) for module in modules for name, v in vars(module).items() if isinstance(v, FunctionType)]
     return declared + [(name, v) for name, v in plain if plain_name(v.__module__) != v.__module__]
 
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 
 from retroact.engine.clock import monotonic
-from retroact.engine.contract import History, Invocation
+from retroact.engine.contract import Branch, History, Invocation, Nest
 from retroact.errors import BadSchedule
 from retroact.function.code import captured
 from retroact.function.given import supply
@@ -19,13 +19,15 @@ from retroact.replay.shelf import Shelf
 from retroact.retroaction.cast import Place
 from retroact.retroaction.explanation import Explainer
 from retroact.retroaction.exploration import NOT_SERIAL, Ending, Exploration, Options, Play, Schedule, Taken, Turn
-from retroact.retroaction.ground import Around, Event, Ground, Path, Relearned
+from retroact.retroaction.ground import Around, Event, Ground, Path, Relearned, nobody
 from retroact.retroaction.search import End, Found, Progress, Search, end_of
 from retroact.retroaction.setting import Setting, prepare
 from retroact.trace.record import ALONE, RunId
 
 #: A schedule as it was walked: whose turn it was, which call, and what came of it.
 _Walked = tuple[Schedule, Path, tuple[Place, ...]]
+#: Is told each event of a schedule, with the invariants that it broke.
+Told = Callable[[Event, tuple[str, ...]], None]
 
 
 class Explorer:
@@ -42,7 +44,7 @@ class Explorer:
     def explore(self, runs: Sequence[RunId], progress: Progress | None = None) -> Exploration:
         """Look at the schedules of some runs. Raises UnknownRun, UnknownFunction, SourceMissing, NotRepeatable, DamagedTrace."""
         began = monotonic()
-        with self._session(runs) as session:
+        with self.beginning(runs) as session:
             found = Search(session.ground, session.setting.places, self._options, progress).run()
             return dataclasses.replace(session.told(found, self._options), seconds=monotonic() - began)
 
@@ -52,33 +54,29 @@ class Explorer:
         `around` is called for each transaction with its invocation and what executes it, and returns what that returned; a debugger
         stands there. Without `serial` each transaction is executed once, in the order of the schedule. Raises BadSchedule besides.
         """
-        with self._session(runs, around) as session:
-            schedule = Schedule.read(text, len(session.setting.runs))
-            serial_ends = None
-            if self._options.serial:
-                serial = dataclasses.replace(self._options, preemptions=0, reduce=True)
-                found = Search(session.ground, session.setting.places, serial).run()
-                serial_ends = found.serial_ends if found.exhausted is None else None
-            session.ground.learning = self._options.serial
-            return session.performed(schedule, text, serial_ends)
+        with self.beginning(runs, around) as beginning:
+            return beginning.perform(text, self._options)
 
     @contextlib.contextmanager
-    def _session(self, runs: Sequence[RunId], around: Around | None = None) -> Generator[_Session]:
+    def beginning(self, runs: Sequence[RunId], around: Around | None = None) -> Generator[Beginning]:
+        """Some runs at their beginning, for as long as this lasts. Raises what `explore` raises."""
         setting = prepare(self._history, self._shelf, runs, self._changed, self._options.steps)
         branch = self._history.at(setting.version)
         try:
             nest = branch.nest()
             invariants = [Invocation(run=RunId("invariant"), step=ALONE, function=f, arguments=b"{}") for f in setting.invariants]
-            yield _Session(setting, Ground(nest, setting.moment, invariants, around))
+            yield Beginning(setting, Ground(nest, setting.moment, invariants, around), branch, nest)
             nest.close()
         finally:
             branch.close()
 
 
-class _Session:
+class Beginning:
     """Runs at their beginning, and the branch on which they play."""
 
-    def __init__(self, setting: Setting, ground: Ground) -> None:
+    def __init__(self, setting: Setting, ground: Ground, branch: Branch, nest: Nest) -> None:
+        self.branch = branch
+        self.nest = nest
         self.setting = setting
         self.ground = ground
         self._explainer = Explainer(ground, setting.runs, setting.version)
@@ -124,6 +122,28 @@ class _Session:
 
     # --- one schedule ----------------------------------------------------------------------------------------------------------
 
+    def perform(self, text: str, options: Options) -> Play:
+        """What comes of one schedule, as it is written down. Raises BadSchedule."""
+        schedule = Schedule.read(text, len(self.setting.runs))
+        serial_ends = None
+        if options.serial:
+            self.ground.forget()  # what somebody has looked on at was not learned from
+            serial = dataclasses.replace(options, preemptions=0, reduce=True)
+            found = Search(self.ground, self.setting.places, serial).run()
+            serial_ends = found.serial_ends if found.exhausted is None else None
+        self.ground.learning = options.serial
+        return self.performed(schedule, text, serial_ends)
+
+    def look_on(self, text: str, around: Around, told: Told) -> None:
+        """Perform one schedule, every transaction of it executed anew, with somebody around each; what that raises goes through.
+        Raises BadSchedule."""
+        self.ground.forget()
+        self.ground.around, self.ground.learning = around, False
+        try:
+            self._follow(Schedule.read(text, len(self.setting.runs)), text, told)
+        finally:
+            self.ground.around, self.ground.learning = nobody, True
+
     def performed(self, schedule: Schedule, text: str, serial_ends: Collection[End] | None, about: str | None = None) -> Play:
         """What comes of one schedule. `serial_ends`: what serial orders end in, if that is to be compared; `about`: what is to be
         explained, if several things go wrong. Raises BadSchedule."""
@@ -135,11 +155,12 @@ class _Session:
             serial = None if serial_ends is None else end_of(self.ground, walked[1], walked[2]) in serial_ends
             return self._play(walked, min(len(schedule.turns), len(walked[1])), about=about, serial=serial)
 
-    def _follow(self, schedule: Schedule, text: str) -> _Walked:
+    def _follow(self, schedule: Schedule, text: str, told: Told | None = None) -> _Walked:
         """Give everybody the turns that are written down, then let who is not over go on. Raises BadSchedule, Relearned."""
         path: Path = ()
         places = self.setting.places
         turns: list[Turn] = []
+        before = self.ground.broken(())
         while True:
             written = len(turns) < len(schedule.turns)
             turn = schedule.turns[len(turns)] if written else self._next_turn(places, turns)
@@ -151,9 +172,12 @@ class _Session:
                 raise BadSchedule(schedule=text, problem=self._why_not(places, turn, len(turns) + 1))
             event = self.ground.event(path, calls[0], root)
             path = (*path, event)
-            places = _moved(places, event)
             turns.append(turn)
-            self.ground.broken(path)  # while the branch is there
+            now = self.ground.broken(path)  # while the branch is there
+            if told is not None:
+                told(event, tuple(sorted(now.keys() - before.keys())))
+            before = now
+            places = _moved(places, event)
 
     def _next_turn(self, places: Sequence[Place], turns: Sequence[Turn]) -> Turn | None:
         """Whose turn it is when nobody says: the last one's, then the others' in order."""

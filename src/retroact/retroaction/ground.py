@@ -49,7 +49,8 @@ class Event:
 Path = tuple[Event, ...]
 
 
-def _nobody(_call: Invocation, work: Callable[[], Pushed]) -> Pushed:
+def nobody(_call: Invocation, work: Callable[[], Pushed]) -> Pushed:
+    """Nobody stands there."""
     return work()
 
 
@@ -63,7 +64,7 @@ class Ground:
         self._nest = nest
         self._moments = moments
         self._invariants = invariants
-        self._around: Around = around or _nobody
+        self.around: Around = around or nobody
         self._pile: list[Event] = []
         self._accesses: list[Access] = []
         self._access_numbers: dict[Access, int] = {}
@@ -146,6 +147,12 @@ class Ground:
             self._tables[schema] = self._nest.tables()
         return tuple((table, self._content(path, table)) for table in self._tables[schema])
 
+    def forget(self) -> None:
+        """Take everything back and know nothing of it: what comes is executed again."""
+        self._nest.pop(0)
+        self._pile.clear()
+        self._begin_knowing()
+
     def close(self) -> None:
         """Let the branch be as it was."""
         self._nest.close()
@@ -193,14 +200,12 @@ class Ground:
         return number
 
     def _relearn(self) -> None:
-        self._nest.pop(0)
-        self._pile.clear()
-        self._begin_knowing()
+        self.forget()
         raise Relearned
 
     def _execute(self, path: Path, call: Invocation) -> Pushed:
         self._go_to(path)
-        return self._around(call, lambda: self._push(call))
+        return self.around(call, lambda: self._push(call))
 
     def _push(self, call: Invocation, *, look: bool = True) -> Pushed:
         self.executed += 1

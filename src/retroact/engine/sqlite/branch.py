@@ -8,7 +8,6 @@ This module must not know why a body is run again, nor what its results are comp
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 from collections.abc import Generator, Iterable, Mapping
 from typing import Any
@@ -20,6 +19,7 @@ from retroact.engine.contract import Entangled, Invocation, Key, SchemaMoved, Tr
 from retroact.engine.footprint import Footprint, Reach
 from retroact.engine.guard import guard
 from retroact.engine.sqlite.connection import Shapes, SqliteConnection, StatementObserver
+from retroact.engine.sqlite.facts import Facts, Schemas, TableFacts
 from retroact.engine.sqlite.footprint import Footprints
 from retroact.engine.sqlite.lag import SEQUENCES, Due, Lag, Waiting
 from retroact.engine.sqlite.nest import Nest
@@ -33,39 +33,6 @@ from retroact.function.given import given
 from retroact.trace.record import Cell, Change, Record, Statement, Verb, Version
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Table:
-    """How rows of one table are addressed and written."""
-
-    columns: tuple[str, ...]
-    key: tuple[str, ...]
-    rowid: str | None
-    #: No two rows have anything to do with one another.
-    independent: bool
-    #: Its numbers are kept in a table of their own (AUTOINCREMENT).
-    numbered: bool
-
-
-@dataclasses.dataclass(slots=True)
-class _Facts:
-    """What is known of a schema: found out when it is needed, and the same for every state that has this schema."""
-
-    tables: dict[str, _Table] = dataclasses.field(default_factory=dict[str, _Table])
-    #: Whether there are triggers or foreign keys.
-    has_rules: bool | None = None
-
-
-class Schemas:
-    """The schemas that the states of one database had, by SQLite's own number of them."""
-
-    def __init__(self) -> None:
-        self._facts: dict[int, _Facts] = {}
-
-    def of(self, database: apsw.Connection) -> _Facts:
-        """What is known of the schema of a state on which nothing was changed yet."""
-        return self._facts.setdefault(int(database.pragma("schema_version")), _Facts())
-
-
 class Branch:
     """A writable past state. For use by one thread at a time."""
 
@@ -77,7 +44,7 @@ class Branch:
         self._relations = Relations([])
         self._watched: WatchedConnection | None = None
         self._keys: dict[str, tuple[str, ...] | None] = {}
-        self._facts = schemas.of(database) if schemas is not None else _Facts()
+        self._facts = schemas.of(database) if schemas is not None else Facts()
         self._footprints = Footprints(database)
         #: Recorded changes that nothing has needed yet, and what the trial under way has taken from them.
         self._lag: Lag | None = None
@@ -232,7 +199,27 @@ class Branch:
     def nest(self) -> Nest:
         """Try transactions upon one another here, until the nest is closed."""
         self.settle()
-        return Nest(self._database, self._connection, self._relations)
+        return Nest(self._database, self._connection, self._relations, self.sound)
+
+    @contextlib.contextmanager
+    def sound(self) -> Generator[None]:
+        """Raises BeyondHistory at its end when a table was asked that is forgotten, whatever the body made of that."""
+        try:
+            yield
+        finally:
+            refused, self._refused = self._refused, None
+            if refused is not None:
+                raise refused
+
+    @contextlib.contextmanager
+    def watching(self, nest: Nest, watcher: Watcher) -> Generator[None]:
+        """While this lasts, `watcher` is shown the statements of what is pushed on a nest of this branch."""
+        self._keys.clear()  # what was taken back may have had another schema
+        nest.supplied = self._watched_by(watcher)
+        try:
+            yield
+        finally:
+            nest.supplied = self._watched = None
 
     # --- recorded changes --------------------------------------------------------------------------------------------------
 
@@ -304,13 +291,13 @@ class Branch:
                 sets = ", ".join(f"{_name(c, table)} = ?" for c in after)
                 self._database.execute(f"update {name} set {sets} where {where}", (*after.values(), *key))  # noqa: S608
 
-    def _address(self, table: _Table, change: Change) -> tuple[str, tuple[Cell, ...]]:
+    def _address(self, table: TableFacts, change: Change) -> tuple[str, tuple[Cell, ...]]:
         if table.rowid is not None:
             return f"{table.rowid} = ?", (change.rowid,)
         before: Mapping[str, Cell] = change.before or {}
         return " and ".join(f"{_quoted(c)} is ?" for c in table.key), tuple(before.get(c) for c in table.key)
 
-    def _table(self, name: str) -> _Table:
+    def _table(self, name: str) -> TableFacts:
         table = self._facts.tables.get(name)
         if table is None:
             rows = fetch(self._database, "select name, type, pk, hidden from pragma_table_xinfo(?)", (name,))
@@ -325,7 +312,7 @@ class Branch:
             unique = self._database.execute('select 1 from pragma_index_list(?) where "unique"', (name,)).get
             counted = "select 1 from sqlite_schema where name = ? and sql like '%autoincrement%'"
             numbered = name == SEQUENCES or bool(self._database.execute(counted, (name,)).get)
-            table = self._facts.tables[name] = _Table(columns, key, rowid, not (without or unique or numbered), numbered)
+            table = self._facts.tables[name] = TableFacts(columns, key, rowid, not (without or unique or numbered), numbered)
         return table
 
     def _rules(self, *, enabled: bool) -> None:
@@ -557,7 +544,7 @@ class Branch:
             self._database.execute("rollback")
 
     def _forget(self) -> None:
-        self._facts = _Facts()
+        self._facts = Facts()
         self._keys.clear()
         self._relations.forget()
         self._footprints.forget()
@@ -572,7 +559,7 @@ def _statement(note: Any) -> Statement:
     return Statement(sql=shape.sql, parameters=dict(parameters), count=count, ordered=ordered, unordered=unordered)
 
 
-def _form(waiting: Waiting, table: _Table) -> tuple[tuple[Any, ...], tuple[Cell, ...]]:
+def _form(waiting: Waiting, table: TableFacts) -> tuple[tuple[Any, ...], tuple[Cell, ...]]:
     """What is to be done to a row (None: delete it, else whether to write all of it, and the columns), and the values."""
     if waiting.gone:
         return (None,), ()
@@ -584,5 +571,5 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _name(column: str, table: _Table) -> str:
+def _name(column: str, table: TableFacts) -> str:
     return column if column == table.rowid else _quoted(column)

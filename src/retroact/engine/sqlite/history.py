@@ -16,8 +16,9 @@ import apsw
 from retroact.decomposition.phase import Phase
 from retroact.decomposition.span import Span
 from retroact.engine.contract import SchemaMoved
-from retroact.engine.sqlite.branch import Branch, Schemas
+from retroact.engine.sqlite.branch import Branch
 from retroact.engine.sqlite.database import open_reader, open_writer
+from retroact.engine.sqlite.facts import Schemas
 from retroact.engine.sqlite.historian import Historian
 from retroact.engine.sqlite.horizon import beyond, forgotten
 from retroact.engine.sqlite.lock import WriterLock

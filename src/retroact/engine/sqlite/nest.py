@@ -8,6 +8,8 @@ This module must not know which transactions are tried, nor in which order.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any
 
 import apsw
@@ -21,13 +23,19 @@ from retroact.engine.sqlite.relation import Relations, decode_changes, encode_ch
 from retroact.trace.codec import digest_rows
 from retroact.trace.record import Change
 
+Sound = Callable[[], contextlib.AbstractContextManager[None]]
+
 
 class Nest:
     """A branch on which transactions are pushed and popped. While it is open, the branch itself is not to be used."""
 
-    def __init__(self, database: apsw.Connection, connection: SqliteConnection, relations: Relations) -> None:
+    def __init__(self, database: apsw.Connection, connection: SqliteConnection, relations: Relations, sound: Sound) -> None:
+        """`sound` raises, when it is left, what tells that an answer rests on rows or pages that are not there."""
         self._database = database
+        self._sound = sound
         self._connection = connection
+        #: What bodies are given instead of the connection, while somebody looks on.
+        self.supplied: Any = None
         self._relations = relations
         self._reader = Reader(database)
         #: Whether each transaction on the pile changed the schema.
@@ -46,7 +54,9 @@ class Nest:
         self._database.execute("savepoint retroact_nest")
         connection.begin(invocation.function.name, now_us, seed, read_only=invocation.function.options.read_only)
         try:
-            executed = execute(invocation, connection, transaction_scope(invocation, connection), connection.describe)
+            supplied = self.supplied or connection
+            with self._sound():
+                executed = execute(invocation, supplied, transaction_scope(invocation, supplied), connection.describe)
         except BaseException:
             self._take_back()
             raise
@@ -85,7 +95,8 @@ class Nest:
     def content(self, table: str) -> str:
         """A digest of a table's rows, in whatever order; numbers of rows count only where a column shows them."""
         quoted = '"' + table.replace('"', '""') + '"'
-        rows: list[Any] = self._database.execute(f"select * from {quoted}").fetchall()  # noqa: S608 - the name is quoted
+        with self._sound():
+            rows: list[Any] = self._database.execute(f"select * from {quoted}").fetchall()  # noqa: S608 - the name is quoted
         return digest_rows(rows)[1]
 
     def close(self) -> None:

@@ -21,9 +21,10 @@ from retroact.decomposition.span import Span
 from retroact.engine.contract import Invocation, Key, Trial, Watcher
 from retroact.engine.footprint import Footprint
 from retroact.engine.sqlite import history as home
-from retroact.engine.sqlite.branch import Branch, Schemas
+from retroact.engine.sqlite.branch import Branch
 from retroact.engine.sqlite.connection import StatementObserver
 from retroact.engine.sqlite.database import check_schema
+from retroact.engine.sqlite.facts import Schemas
 from retroact.engine.sqlite.portable import file
 from retroact.engine.sqlite.portable.pages import Kept, KeptPages, State, States
 from retroact.engine.sqlite.timetravel import TimeTravel
@@ -146,6 +147,12 @@ class PortableBranch(Branch):
         """Read the state: column names and rows. Raises BadStatement, NotExported."""
         with self._whole():
             return super().query(sql, parameters)
+
+    @contextlib.contextmanager
+    def sound(self) -> Generator[None]:
+        """Raises NotExported besides."""
+        with self._whole(), super().sound():
+            yield
 
     def row(self, table: str, key: Key) -> dict[str, Any] | None:
         """One row by its key. Raises NotExported."""
