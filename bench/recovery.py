@@ -19,11 +19,13 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench import workload
 from bench.harness import Options, at_least, figure
+from bench.server import databases
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKFLOWS = 200
@@ -33,31 +35,39 @@ THREADS = 256
 #: The kill comes when so much of the ledger is written.
 SHARE = 0.4
 DEADLINE = 120
-SYSTEMS = ("ours", "lock")
+SYSTEMS = {"sqlite": ("ours", "lock"), "postgres": ("ours", "plain")}
 
 
 def w6(callers: int, options: Options) -> Iterator[dict[str, Any]]:
     """Kill and restart, ours and the hand-written program in turn. `callers` is how many workflows run: all at once."""
-    found: dict[str, list[dict[str, Any]]] = {name: [] for name in SYSTEMS}
-    for number in range(max(1, min(options.rounds, 5))):
-        for name in SYSTEMS:
-            with options.workspace() as folder:
-                found[name].append(_interrupt(name, Path(folder) / f"{number}.db", callers))
-    ours, limit = (round(statistics.median(one["seconds"] for one in found[name]), 3) for name in SYSTEMS)
+    systems = SYSTEMS[options.engine]
+    found: dict[str, list[dict[str, Any]]] = {name: [] for name in systems}
+    with ExitStack() as stack:
+        made = stack.enter_context(databases()) if options.engine == "postgres" else None
+        for number in range(max(1, min(options.rounds, 5))):
+            for name in systems:
+                if made is not None:
+                    found[name].append(_interrupt(name, made.make(f"bench_{name}_{number}"), callers))
+                    continue
+                with options.workspace() as folder:
+                    path = Path(folder) / f"{number}.db"
+                    workload.create(path)
+                    found[name].append(_interrupt(name, path, callers))
+    ours, limit = (round(statistics.median(one["seconds"] for one in found[name]), 3) for name in systems)
+    other = systems[1]
     wrong = {key: sum(one[key] for one in found["ours"]) for key in ("duplicated", "missing")}
     more = {
-        "limit_wrong": sum(one["duplicated"] + one["missing"] for one in found["lock"]),
+        "limit_wrong": sum(one["duplicated"] + one["missing"] for one in found[other]),
         "interrupted": [one["interrupted"] for one in found["ours"]],
         "ready_s": round(statistics.median(one["ready_s"] for one in found["ours"]), 3),
-        "limit_ready_s": round(statistics.median(one["ready_s"] for one in found["lock"]), 3),
+        "limit_ready_s": round(statistics.median(one["ready_s"] for one in found[other]), 3),
         "rounds": [one["seconds"] for one in found["ours"]],
-        "limit_rounds": [one["seconds"] for one in found["lock"]],
+        "limit_rounds": [one["seconds"] for one in found[other]],
     }
     yield figure("w6", callers, ours, limit, at_least(1), less_is_better=True, unit="s", **wrong, **more)
 
 
-def _interrupt(system: str, path: Path, workflows: int) -> dict[str, Any]:
-    workload.create(path)
+def _interrupt(system: str, path: Path | str, workflows: int) -> dict[str, Any]:
     child = Child(system, "start", path, workflows)
     try:
         child.read("ready")
@@ -76,7 +86,7 @@ def _interrupt(system: str, path: Path, workflows: int) -> dict[str, Any]:
     finally:
         child.kill()
     rows = workload.ask(path, "select count(*) from ledger")[0]
-    distinct = workload.ask(path, "select count(*) from (select distinct wf, step from ledger)")[0]
+    distinct = workload.ask(path, "select count(*) from (select distinct wf, step from ledger) as once")[0]
     return {
         "seconds": round(ended - began, 3),
         "ready_s": round(ready - began, 3),
@@ -86,7 +96,14 @@ def _interrupt(system: str, path: Path, workflows: int) -> dict[str, Any]:
     }
 
 
-def _wait_for_ledger(path: Path, rows: int, child: Child) -> None:
+def _wait_for_ledger(path: Path | str, rows: int, child: Child) -> None:
+    if isinstance(path, str):
+        deadline = time.monotonic() + DEADLINE
+        while workload.ask(path, "select count(*) from ledger")[0] < rows:
+            assert child.process.poll() is None, f"{child.system} ended before it was killed"
+            assert time.monotonic() < deadline, f"{child.system} makes no progress"
+            time.sleep(0.005)
+        return
     database = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)
     try:
         deadline = time.monotonic() + DEADLINE
@@ -101,7 +118,7 @@ def _wait_for_ledger(path: Path, rows: int, child: Child) -> None:
 class Child:
     """A process that runs workflows until it is killed."""
 
-    def __init__(self, system: str, phase: str, path: Path, workflows: int) -> None:
+    def __init__(self, system: str, phase: str, path: Path | str, workflows: int) -> None:
         self.system = system
         command = [sys.executable, "-m", "bench.recovery", system, phase, str(path), str(workflows), str(PAUSE_MS)]
         self.process = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -130,13 +147,18 @@ class Child:
 
 
 def _adapter(system: str, path: str) -> Any:
+    url = path if "://" in path else f"sqlite:///{path}"
     if system == "ours":
         from bench.adapters.retroact import Adapter  # noqa: PLC0415 - the hand-written program does not pay for our import
 
-        return Adapter(f"sqlite:///{path}", THREADS)
+        return Adapter(url, THREADS)
+    if system == "plain":
+        from bench.limits_postgres import Handwritten as OnPostgres  # noqa: PLC0415
+
+        return OnPostgres(url, THREADS, form=system)
     from bench.limits import Handwritten  # noqa: PLC0415 - nor we for its
 
-    return Handwritten(f"sqlite:///{path}", THREADS, form=system)
+    return Handwritten(url, THREADS, form=system)
 
 
 def main(system: str, phase: str, path: str, workflows: str, pause_ms: str) -> None:

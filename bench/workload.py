@@ -127,8 +127,12 @@ def create(path: Path) -> None:
     database.close()
 
 
-def ask(path: Path, sql: str) -> Any:
+def ask(path: Path | str, sql: str) -> Any:
     """The first row that a query gives, on a connection of its own."""
+    if isinstance(path, str):
+        from bench.server import ask as ask_server  # noqa: PLC0415 - its driver is an extra
+
+        return ask_server(path, sql)
     database = sqlite3.connect(path, timeout=30)
     try:
         return database.execute(sql).fetchone()

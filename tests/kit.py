@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,14 @@ import apsw
 
 from retroact import App, key, step, transaction
 from retroact.testing import ManualClock
+
+#: Where databases come from when they are not files: the `engine` fixture sets it.
+databases: Any = None
+
+
+def database(folder: Path) -> Path | str:
+    """The database of a folder, on the engine of the test."""
+    return folder / "test.db" if databases is None else databases.url(folder)
 
 
 class Crash(BaseException):
@@ -102,18 +111,21 @@ class Post:
 @contextlib.contextmanager
 def opened(folder: Path, *functions: Any, clock: Any = None, **options: Any) -> Iterator[App]:
     """An App with a ledger, on a clock that jumps."""
-    with App(folder / "test.db", *functions, LEDGER, clock=clock or ManualClock(), **options) as app:
+    with App(database(folder), *functions, LEDGER, clock=clock or ManualClock(), **options) as app:
         app.run(create, run="create")
         yield app
 
 
 def entries(app: App) -> list[str]:
     """The ledger, in the order of writing."""
-    return [row[0] for row in sql(app, "select entry from ledger order by rowid")]
+    place = "rowid" if isinstance(app.path, Path) else "ctid"
+    return [row[0] for row in sql(app, f"select entry from ledger order by {place}")]
 
 
 def sql(app: App, text: str) -> list[Any]:
     """Any question to the database, asked from outside."""
+    if not isinstance(app.path, Path):
+        return app.engine.trace.query(re.sub(r"\bretroact_(\w+)", r"retroact.\1", text))  # pyright: ignore[reportAttributeAccessIssue]
     connection = apsw.Connection(str(app.path), flags=apsw.SQLITE_OPEN_READONLY)
     try:
         return connection.execute(text).fetchall()

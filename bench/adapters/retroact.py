@@ -12,7 +12,7 @@ class Adapter:
     """See `base.Adapter`. Options: `recording=0` keeps no page log; `verify_rate=0.01` executes that share of runs a second time."""
 
     records = True
-    backends = ("sqlite",)
+    backends = ("sqlite", "pg")
 
     def __init__(self, url: str, conc: int = 1, **opts: Any) -> None:
         self.url, self.conc, self.opts = url, conc, opts
@@ -28,6 +28,11 @@ class Adapter:
     def close(self) -> None:
         """Close the database."""
         self.app.close()
+
+    @property
+    def commits(self) -> int:
+        """Database transactions so far."""
+        return self.app.engine.commits
 
     def run_tx(self, key: str, name: str, *args: Any) -> Any:
         """Run one transaction."""

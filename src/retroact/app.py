@@ -1,7 +1,6 @@
 """The composition root: functions, an engine and a clock, joined into something that runs.
 
-An App owns what it needs and nothing is global: two Apps, with two versions of the code, may live in one process. This is the only
-module that knows which engine stands behind a database URL.
+An App owns what it needs and nothing is global: two Apps, with two versions of the code, may live in one process.
 
 It must not know the command line.
 """
@@ -23,12 +22,13 @@ from retroact.engine.clock import Clock, SystemClock
 from retroact.engine.contract import Bound, Invocation, Ran, RunStart
 from retroact.engine.sqlite.engine import SqliteEngine
 from retroact.engine.sqlite.keeper import Keeper
+from retroact.engines import database_path, file_of, open_engine
 from retroact.errors import (
     BadDeclaration,
     Closed,
     MisplacedCall,
-    NoProject,
     NotFinished,
+    PastNotKept,
     RunCancelled,
     WrongFunction,
 )
@@ -47,6 +47,7 @@ from retroact.trace.verification import Verified
 from retroact.workflow.executor import SLEEP, Executor
 
 if TYPE_CHECKING:
+    from retroact.engine.postgres.trace_reader import TraceReader as ServerTrace
     from retroact.engine.sqlite.compaction import Compacted
     from retroact.engine.sqlite.history import History
     from retroact.engine.sqlite.migration import Applied, Migration
@@ -123,22 +124,25 @@ class App(GoingBack):
         verify_rate: float = 0.0,
         retention: Retention | None = None,
     ) -> None:
-        """Open or create the database. `recording=False` keeps no page log: exactly-once holds, the past cannot be opened.
-        `retention` says how much of the past is kept, and has the rest dropped now and then; None keeps all.
+        """Open or create the database: a file, or `postgresql://...`. `recording=False` keeps no page log: exactly-once holds, the
+        past cannot be opened. `retention` says how much of the past is kept, and has the rest dropped now and then; None keeps all.
 
         `verify_rate` is the share of runs (0.01: one in a hundred) whose transactions are executed a second time in the background,
         on a branch, to find functions that are not deterministic: see `verifications`.
 
-        Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject, DuplicateFunction, BadDeclaration.
+        Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable, NoProject, PastNotKept, DuplicateFunction, BadDeclaration.
         """
         _must_be_a_rate(verify_rate, recording=recording)
-        self.registry = Registry.of(_with_companions(functions))
         self.path = database_path(database)
+        if verify_rate or retention is not None:
+            file_of(self.path, "verify_rate" if verify_rate else "retention")
+        self.registry = Registry.of(_with_companions(functions))
         self._clock = clock or SystemClock()
         self._modules = {plain_name(f.module): sys.modules[f.module] for f in self.registry if f.module in sys.modules}
         for function in self.registry:
             _ = function.schema  # a declaration that cannot be recorded is refused now, not when it is first called
-        self.engine = SqliteEngine(self.path, self._clock, recording=recording)
+        self.engine = open_engine(self.path, self._clock, recording=recording)
+        self.path = self.engine.path
         self.trace = self.engine.trace
         codes = captured(f.module for f in self.registry)
         supply((f.module for f in self.registry), codes)
@@ -154,7 +158,7 @@ class App(GoingBack):
         self._lock = threading.Lock()
         self._closed = False
         self._verifier = self._verifying(verify_rate) if verify_rate else None
-        self._keeper = Keeper(self.engine, self._clock, retention, lambda: new_run_id(self._clock))
+        self._keeper = self._keeping(retention)
         self.recovered: list[Handle[Any]] = self.recover() if recover else []
 
     # --- running ---------------------------------------------------------------------------------------------------------
@@ -236,7 +240,7 @@ class App(GoingBack):
         """Write the database anew without its free pages, so that its file shrinks; the past stays open. It takes the writer for as
         long as copying the database takes, and the page log grows by the copy. Returns the id of the run that records it."""
         run = new_run_id(self._clock)
-        self.engine.vacuum(run)
+        self._on_sqlite("vacuum").vacuum(run)
         return run
 
     def migrate(self, migrations: str | Path | Sequence[Migration]) -> tuple[Applied, ...]:
@@ -245,12 +249,15 @@ class App(GoingBack):
         Raises BadMigration, MigrationChanged, MigrationFailed; those before the one that failed stand."""
         from retroact.engine.sqlite.migration import migrate, read_folder
 
+        engine = self._on_sqlite("migrate")
         chosen = read_folder(Path(migrations)) if isinstance(migrations, str | Path) else migrations
-        return migrate(self.engine, chosen)
+        return migrate(engine, chosen)
 
     def compact(self, retention: Retention | None = None, *, dry_run: bool = False) -> Compacted:
         """Drop what `retention` (or else the App's own) does not keep of the past, beside traffic; with `dry_run` only say what that
         would be. A crash meanwhile loses nothing that is kept. The ids of runs stay known: none is run twice."""
+        if self._keeper is None:
+            raise PastNotKept(what="compact", database=self.path)
         return self._keeper.compact(retention, dry=dry_run)
 
     def close(self) -> None:
@@ -258,7 +265,8 @@ class App(GoingBack):
         if self._closed:
             return
         self._closed = True
-        self._keeper.close()
+        if self._keeper is not None:
+            self._keeper.close()
         self._executor.interrupt()
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._executor.close()
@@ -279,7 +287,7 @@ class App(GoingBack):
     @property
     def trouble(self) -> Exception | None:
         """Why the past is not kept up to date at the moment, if so: a full disk, a file that cannot be written. None: all is well."""
-        return self.engine.trouble or self._keeper.trouble
+        return self.engine.trouble or (None if self._keeper is None else self._keeper.trouble)
 
     # --- reading ---------------------------------------------------------------------------------------------------------
 
@@ -292,17 +300,18 @@ class App(GoingBack):
         """The past of the database: `app.history.at(version).query("select ...")`. Raises BeyondHistory."""
         from retroact.engine.sqlite.history import History
 
-        return History(self.path)
+        return History(file_of(self.path))
 
     @property
     def verifications(self) -> Verified:
         """What executing a sample of the transactions a second time has found: see `verify_rate`."""
         if self._verifier is not None:
             return self._verifier.verified
-        return self.trace.verified() or Verified()
+        return self._on_sqlite("verifications").trace.verified() or Verified()
 
     def verify(self) -> Verified:
         """Execute now what is sampled and waits, and return what was found. Raises BadDeclaration when `verify_rate` is 0."""
+        self._on_sqlite("verify")
         if self._verifier is None:
             raise BadDeclaration(function="App", problem="nothing is verified: it was opened without verify_rate")
         self._catch_up()
@@ -313,8 +322,9 @@ class App(GoingBack):
         from retroact.engine.sqlite.history import History
         from retroact.replay.verifier import Verifier
 
-        so_far = self.trace.verified() or Verified(until=self.trace.last_version())
-        verifier = Verifier(lambda: History(self.path), self.engine.keep_verified, rate=rate, clock=self._clock, so_far=so_far)
+        engine = self._on_sqlite("verify_rate")
+        so_far = engine.trace.verified() or Verified(until=engine.trace.last_version())
+        verifier = Verifier(lambda: History(engine.path), engine.keep_verified, rate=rate, clock=self._clock, so_far=so_far)
         verifier.start()
         return verifier
 
@@ -322,8 +332,21 @@ class App(GoingBack):
         """Write runs into one file that can be run again elsewhere. Raises UnknownRun, AlreadyThere, BeyondHistory."""
         from retroact.portable import export
 
+        path = file_of(self.path, "export")
         self._catch_up()
-        return export(self.path, runs, to, options, fallback=self.registry)
+        return export(path, runs, to, options, fallback=self.registry)
+
+    def _keeping(self, retention: Retention | None) -> Keeper | None:
+        """Who looks after the past, where it is kept."""
+        if not isinstance(self.engine, SqliteEngine):
+            return None
+        return Keeper(self.engine, self._clock, retention, lambda: new_run_id(self._clock))
+
+    def _on_sqlite(self, what: str) -> SqliteEngine:
+        """The engine, for what only one that keeps the past can do. Raises PastNotKept."""
+        if not isinstance(self.engine, SqliteEngine):
+            raise PastNotKept(what=what, database=self.path)
+        return self.engine
 
     def _past(self) -> History:
         self._catch_up()
@@ -487,7 +510,7 @@ class App(GoingBack):
         return function.schema.decode_result(outcome.value or "null")
 
 
-def _warn_of_new(codes: Mapping[str, Code], registry: Registry, trace: TraceReader) -> None:
+def _warn_of_new(codes: Mapping[str, Code], registry: Registry, trace: TraceReader | ServerTrace) -> None:
     """Say what lint finds in code that this database does not know yet: reading it takes milliseconds, and once is enough."""
     new = {name: code for name, code in codes.items() if not trace.knows_code(code.hash)}
     if new:
@@ -523,17 +546,6 @@ _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
 
 def _base32(number: int, width: int) -> str:
     return "".join(_ALPHABET[(number >> (5 * i)) & 31] for i in reversed(range(width)))
-
-
-def database_path(database: str | Path) -> Path:
-    """The file behind a database URL or path. Raises NoProject for an engine that is not there."""
-    text = str(database)
-    for prefix in ("sqlite:///", "sqlite://"):
-        if text.startswith(prefix):
-            return Path(text[len(prefix) :])
-    if "://" in text:
-        raise NoProject(problem=f"no engine for {text}", remedy="Use sqlite:///path/to/file.db, or a plain path.")
-    return Path(text)
 
 
 def _with_companions(given: tuple[Any, ...]) -> list[AnyFunction]:

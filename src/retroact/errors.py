@@ -95,6 +95,12 @@ class BadStatement(Misuse):
     """{function}, statement {statement}: {problem}. The SQL was: {sql}"""
 
 
+class PastNotKept(Misuse):
+    """{what} needs a database that keeps its past, which is not kept on Postgres yet ({database}). What happened is recorded and can
+    be read: `retroact trace RUN`, or the views of the schema retroact. Use a SQLite database where the past is to be opened or run
+    again. A server's tables are changed by a @transaction of yours, and its free space is its own affair."""
+
+
 class NotFinished(Misuse):
     """Run {run!r} is {state}; it has no outcome yet. {remedy}"""
 
@@ -257,6 +263,22 @@ class NewerDatabase(EngineFault):
 
 class NotADatabase(EngineFault):
     """{path} is not a SQLite database, or it is damaged: {problem}. Nothing was changed."""
+
+
+class Unreachable(EngineFault):
+    """{database} cannot be reached or asked: {problem}. Is the server running, and are host, port, user and password right?"""
+
+
+class Contended(EngineFault):
+    """{function} was tried {attempts} times, and each time another transaction was in its way: {problem}. Nothing of it happened.
+    `retroact.attempts` has each attempt. Touch fewer rows that others touch, or call it again when there is less to do."""
+
+
+class OutcomeUnknown(EngineFault):
+    """The connection was lost while {function} was committed ({problem}), and the server has not come back to be asked. It may have
+    happened: the same call with run={run!r} gives its outcome, or carries it out if it did not happen."""
+
+    definite = False
 
 
 class CommitFailed(EngineFault):

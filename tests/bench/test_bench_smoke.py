@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.postgres import Databases
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -37,8 +39,16 @@ def test_a_benchmark_prints_one_object_a_line() -> None:
     assert found["asked"] == "< 1 ms"
 
 
-def test_an_engine_that_is_not_there_is_refused_with_exit_code_2() -> None:
-    done = bench("w1", "--engine", "postgres", "--json")
+def test_what_cannot_be_measured_on_an_engine_is_refused_with_exit_code_2() -> None:
+    done = bench("replay", "--engine", "postgres", "--json")
     assert done.returncode == 2
     assert done.stdout == ""
-    assert "postgres cannot be measured yet" in done.stderr
+    assert "replay cannot be measured on Postgres yet" in done.stderr
+
+
+def test_a_workflow_of_three_transactions_is_three_commits_on_postgres(databases: Databases) -> None:
+    done = bench("w2", "--engine", "postgres", "--callers", "1", "--rounds", "1", "--seconds", "0.3", "--json")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (found,) = map(json.loads, done.stdout.splitlines())
+    assert (found["engine"], found["consistent"]) == ("postgres", True)
+    assert 3 <= found["commits_per_call"] < 3.2

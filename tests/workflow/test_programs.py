@@ -165,7 +165,7 @@ PROGRAMS = st.recursive(
 
 
 @pytest.fixture(scope="module")
-def app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
+def app(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[App]:
     functions = [put, take, fail, send, was_sent, call_back, was_called_back, play, play_async]
     with opened(tmp_path_factory.mktemp("programs"), functions) as opened_app:
         yield opened_app

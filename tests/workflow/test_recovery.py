@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kit import Crash, OutOfStock, Post, entries, opened, refuse, sql, steps, write
+from tests.kit import Crash, OutOfStock, Post, database, entries, opened, refuse, sql, steps, write
 
 import retroact
 from retroact import App, RunCancelled, step, workflow
@@ -325,7 +325,7 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing(
     in_a_process(
         tmp_path,
         f"""
-        app = App("test.db", [create, write, erase, send, find_letter, child, whole])
+        app = App({str(database(tmp_path))!r}, [create, write, erase, send, find_letter, child, whole])
         app.run(create)
         app.start(whole, {fails}, run="r").result()
         """,
@@ -333,7 +333,7 @@ def test_a_killed_process_loses_nothing_and_repeats_nothing(
     )
     monkeypatch.setenv("OUTSIDE", str(tmp_path / "outside"))
     shop = load_path(tmp_path / "shop.py")
-    with App(tmp_path / "test.db", shop) as app:
+    with App(database(tmp_path), shop) as app:
         [handle] = app.recovered
         if fails:
             with pytest.raises(ValueError, match="sold out"):
@@ -353,14 +353,15 @@ def test_a_database_with_nothing_to_recover_is_opened_and_closed(tmp_path: Path)
     with opened(tmp_path, two) as app:
         app.run(two, "a")
     for _ in range(2):
-        with App(tmp_path / "test.db", two, write) as app:
+        with App(database(tmp_path), two, write) as app:
             assert app.recovered == []
             assert entries(app) == ["a", "a!"]
 
 
+@pytest.mark.sqlite
 def test_one_process_writes(tmp_path: Path) -> None:
     with opened(tmp_path, two), pytest.raises(DatabaseBusy):
-        App(tmp_path / "test.db", two)
+        App(database(tmp_path), two)
 
 
 # --- the code changes ----------------------------------------------------------------------------------------------------
@@ -417,12 +418,12 @@ def test_code_that_no_longer_matches_its_record(tmp_path: Path, body: str, step_
     old.INTERRUPT = [Crash()]
     with opened(tmp_path, clock=ManualClock()) as app:
         pass
-    with App(tmp_path / "test.db", old, clock=ManualClock()) as app, pytest.raises(Crash):
+    with App(database(tmp_path), old, clock=ManualClock()) as app, pytest.raises(Crash):
         app.run(old.whole, run="r")
     new = version(tmp_path, "new", body)
     new.INTERRUPT = [Crash()]
     for _ in range(2):
-        with App(tmp_path / "test.db", new, clock=ManualClock()) as app:
+        with App(database(tmp_path), new, clock=ManualClock()) as app:
             [handle] = app.recovered
             with pytest.raises(CodeChanged) as changed:
                 handle.result(30)
@@ -435,7 +436,7 @@ def test_code_that_no_longer_matches_its_record(tmp_path: Path, body: str, step_
                 app.handle("r")
     old.interrupt.body.__globals__["INTERRUPT"][:] = [None]
     again = version(tmp_path, "again", OLD.replace("interrupt()\n", ""))
-    with App(tmp_path / "test.db", again, clock=ManualClock()) as app:
+    with App(database(tmp_path), again, clock=ManualClock()) as app:
         assert [handle.result(30) for handle in app.recovered] == ["old"]
         assert entries(app) == ["a", "b"]
 
@@ -542,7 +543,7 @@ def test_two_versions_side_by_side(tmp_path: Path) -> None:
         (tmp_path / folder).mkdir()
         with opened(tmp_path / folder):
             pass
-    with App(tmp_path / "x" / "test.db", first) as x, App(tmp_path / "y" / "test.db", second) as y:
+    with App(database(tmp_path / "x"), first) as x, App(database(tmp_path / "y"), second) as y:
         for _ in range(2):
             with pytest.raises(first.Sold, match="one"):
                 x.run(first.whole, run="r")

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.kit import Crash, OutOfStock, Post, count, entries, opened, refuse, sql, steps, write
+from tests.kit import Crash, OutOfStock, Post, count, database, entries, opened, refuse, sql, steps, write
 
 import retroact
 from retroact import App, gather, gather_async, invariant, step, transaction, workflow
@@ -386,7 +386,7 @@ WRONG = [
 
 
 @pytest.fixture(scope="module")
-def misused(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def misused(engine: str, tmp_path_factory: pytest.TempPathFactory) -> Any:
     functions = [in_transaction, in_step, in_async_step, in_workflow, around, leaf, twice, holds]
     with opened(tmp_path_factory.mktemp("misuse"), functions) as app:
         APPS[:] = [app]
@@ -458,7 +458,7 @@ def test_what_cannot_be_recorded_is_rolled_back(tmp_path: Path) -> None:
 
 def test_a_call_of_what_is_not_registered_stops_the_run(tmp_path: Path) -> None:
     """It went through, without its code in the trace, and what compensates it was silently left out."""
-    with App(tmp_path / "test.db", [twice]) as app:
+    with App(database(tmp_path), [twice]) as app:
         with pytest.raises(UnknownFunction, match=r"No function named 'write' is registered\. Known functions: (holds, )?twice"):
             app.run(twice, "a", run="r")
         assert app.trace.run("r").state == "stopped"  # pyright: ignore

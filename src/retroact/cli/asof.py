@@ -38,7 +38,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     """Ask a past state."""
-    path = project.present_database(args)
+    path = project.past(args)
     with opening.history_of(path) as history:
         version = _version(path, args.version)
         branch = history.at(version)

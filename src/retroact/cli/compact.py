@@ -44,7 +44,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 
 def call(args: argparse.Namespace) -> int:
     """Compact, here or in the process that writes."""
-    path = project.present_database(args)
+    path = project.past(args)
     retention = _retention(args)
     with Progress("compacting") as progress:
         progress.tick()

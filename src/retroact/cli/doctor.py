@@ -6,6 +6,7 @@ This module must not know how to mend anything: it looks, and names the command 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import platform
 from pathlib import Path
@@ -91,7 +92,23 @@ def _code(found: _Findings, args: argparse.Namespace) -> None:
     found.add("project", code=str(path), functions=", ".join(sorted(f.name for f in functions)) or "none")
 
 
-def _database(found: _Findings, path: Path, args: argparse.Namespace) -> None:
+def _server(found: _Findings, url: str) -> None:
+    from retroact.cli.server import examine
+
+    try:
+        for finding in examine(url):
+            if isinstance(finding, str):
+                found.problems.append(finding)
+            else:
+                found.add(finding[0], **finding[1])
+    except RetroactError as error:
+        found.problems.append(str(error))
+
+
+def _database(found: _Findings, path: Path | str, args: argparse.Namespace) -> None:
+    if isinstance(path, str):
+        _server(found, path)
+        return
     found.add("database", path=str(path))
     if not path.exists():
         found.add("database", present="not yet: `retroact run` makes it")
@@ -124,7 +141,7 @@ def _trace(found: _Findings, path: Path) -> None:
 def _runs(found: _Findings, path: Path, *, living: bool) -> None:
     states = dict(opening.ask(path, "select state, count(*) from retroact_runs group by state order by state"))
     found.add("runs", **{str(state): states[state] for state in states})
-    with opening.trace_of(path) as trace:
+    with contextlib.closing(opening.file_trace(path)) as trace:
         waiting = trace.open_runs()
     for run in waiting:
         if run.state is RunState.STOPPED:
@@ -137,7 +154,7 @@ def _runs(found: _Findings, path: Path, *, living: bool) -> None:
 
 def _verification(found: _Findings, path: Path) -> None:
     """What executing a sample of the transactions a second time has found. Where the code has changed since, it is a fact only."""
-    with opening.trace_of(path) as trace:
+    with contextlib.closing(opening.file_trace(path)) as trace:
         verified = trace.verified()
         if verified is None:
             return
@@ -181,7 +198,7 @@ def _growth(found: _Findings, path: Path, args: argparse.Namespace) -> None:
     try:
         retention = project.retention(args)
         facts = growth.growth(path, retention)
-        with opening.trace_of(path) as trace:
+        with contextlib.closing(opening.file_trace(path)) as trace:
             horizon = trace.horizon()
     except RetroactError as error:
         found.problems.append(str(error))
@@ -199,7 +216,7 @@ def _growth(found: _Findings, path: Path, args: argparse.Namespace) -> None:
 
 def _integrity(found: _Findings, path: Path) -> None:
     try:
-        with opening.trace_of(path) as trace, Progress("checking the records"):
+        with contextlib.closing(opening.file_trace(path)) as trace, Progress("checking the records"):
             last = trace.verify()
         found.add("integrity", records=f"whole up to version {last}")
     except RetroactError as error:

@@ -81,7 +81,7 @@ def call(args: argparse.Namespace) -> int:
     asked = _options(args)
     if args.debug:
         debugging.must_converse(args, "without --debug the schedule is performed and shown, for programs with --json")
-    path = project.present_database(args)
+    path = project.past(args)
     changed = Registry.of(opening.functions_in(project.existing_code(Path(args.changed)))) if args.changed else None
     quiet = contextlib.nullcontext() if args.debug else opening.silenced()
     progress = Progress("exploring", "schedules")

@@ -50,7 +50,7 @@ def call(args: argparse.Namespace) -> int:
     """Export runs and tell what was written."""
     from retroact.portable import ExportOptions
 
-    path = project.present_database(args)
+    path = project.past(args)
     if opening.is_portable(path):
         raise OnlyForReading(path=path)
     with opening.history_of(path) as history:

@@ -35,7 +35,7 @@ def call(args: argparse.Namespace) -> int:
     """Migrate, or tell how things stand."""
     from retroact.engine.sqlite.migration import read_folder
 
-    path = project.database(args)
+    path = project.file_of(project.database(args))
     migrations = read_folder(project.migrations(args.folder))
     if args.status or args.dry_run:
         found = opening.standing_of(path, migrations)

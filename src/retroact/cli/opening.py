@@ -17,6 +17,7 @@ from retroact.errors import OnlyForReading
 
 if TYPE_CHECKING:
     from retroact.app import App
+    from retroact.engine.postgres.trace_reader import TraceReader as ServerTrace
     from retroact.engine.sqlite.history import History
     from retroact.engine.sqlite.migration import Migration, Standing
     from retroact.engine.sqlite.portable.history import PortableHistory
@@ -26,20 +27,43 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def trace_of(database: Path) -> Generator[TraceReader]:
-    """The records, read beside whoever writes, or in a portable trace. Raises NoProject, NotADatabase, NewerDatabase, DamagedFile."""
-    if is_portable(database):
-        from retroact.engine.sqlite.portable.history import trace_in
-
-        reader: TraceReader = trace_in(database)
-    else:
-        from retroact.engine.sqlite.trace_reader import TraceReader
-
-        reader = TraceReader(database)
+def trace_of(database: Path | str) -> Generator[TraceReader | ServerTrace]:
+    """The records, read beside whoever writes, or in a portable trace. Raises NoProject, NotADatabase, NewerDatabase, DamagedFile,
+    Unreachable."""
+    reader = file_trace(database) if isinstance(database, Path) else _server_trace(database)
     try:
         yield reader
     finally:
         reader.close()
+
+
+def file_trace(path: Path) -> TraceReader:
+    """The records in a file: a database or a portable trace. Whoever asks closes it."""
+    if is_portable(path):
+        from retroact.engine.sqlite.portable.history import trace_in
+
+        return trace_in(path)
+    from retroact.engine.sqlite.trace_reader import TraceReader
+
+    return TraceReader(path)
+
+
+def _server_trace(url: str) -> ServerTrace:
+    from retroact.engine.postgres import driver
+
+    driver.need()
+    from retroact.engine.clock import SystemClock
+    from retroact.engine.postgres.trace_reader import TraceReader
+
+    return TraceReader.on(url, SystemClock())
+
+
+def ask_server(trace: TraceReader | ServerTrace, sql: str) -> list[Any]:
+    """Rows of the present state of a server."""
+    from retroact.engine.postgres.trace_reader import TraceReader
+
+    assert isinstance(trace, TraceReader), "only a server is asked"
+    return trace.query(sql)
 
 
 @contextlib.contextmanager
@@ -90,9 +114,10 @@ def ask(database: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
 
 
 @contextlib.contextmanager
-def app_on(database: Path, *code: ModuleType, verify_rate: float = 0.0) -> Generator[App]:
-    """An App that does not go on with interrupted runs by itself. Raises DatabaseBusy, NotADatabase, NewerDatabase, NoProject."""
-    if is_portable(database):
+def app_on(database: Path | str, *code: ModuleType, verify_rate: float = 0.0) -> Generator[App]:
+    """An App that does not go on with interrupted runs by itself. Raises DatabaseBusy, NotADatabase, NewerDatabase, Unreachable,
+    NoProject, PastNotKept."""
+    if isinstance(database, Path) and is_portable(database):
         raise OnlyForReading(path=database)
     from retroact.app import App
 
@@ -164,7 +189,7 @@ def details_size(database: Path) -> int:
     """The bytes of what records hold besides their outcomes."""
     from retroact.engine.sqlite.horizon import details_weight
 
-    with trace_of(database) as trace:
+    with contextlib.closing(file_trace(database)) as trace:
         cleared = trace.horizon().cleared
         return trace.ask(lambda connection: details_weight(connection, cleared, 2**62))
 

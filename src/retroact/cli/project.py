@@ -37,27 +37,40 @@ _FORM = 'It holds code = "PATH" and database = "PATH", and may hold migrations =
 
 def options(parser: argparse.ArgumentParser, *, code: bool = False) -> None:
     """Add the options that name the project."""
-    parser.add_argument("--db", metavar="PATH", help=f"the database (default: `database` in {FILE})")
+    parser.add_argument("--db", metavar="PATH|URL", help=f"the database: a file, or postgresql://... (default: `database` in {FILE})")
     if code:
         parser.add_argument("--code", metavar="PATH", help=f"the functions: a .py file or a package (default: `code` in {FILE})")
 
 
-def database(args: argparse.Namespace) -> Path:
-    """The database, which may not exist yet. Raises NoProject."""
+def database(args: argparse.Namespace) -> Path | str:
+    """The database, which may not exist yet: a file, or the address of a server. Raises NoProject."""
     given: str | None = args.db
-    if given is None:
-        return _told("database", "the database")
-    if "://" in given:
-        from retroact.app import database_path
+    found = _told("database", "the database") if given is None else given
+    if isinstance(found, str) and "://" in found:
+        from retroact.engines import database_path
 
-        return database_path(given)
-    return Path(given)
+        return database_path(found)
+    return Path(found)
 
 
-def present_database(args: argparse.Namespace) -> Path:
-    """The database, which exists. Raises NoProject."""
+def past(args: argparse.Namespace) -> Path:
+    """The database, which exists and keeps its past. Raises NoProject, PastNotKept."""
+    return file_of(present_database(args))
+
+
+def file_of(path: Path | str) -> Path:
+    """A database that keeps its past, whether it exists or not. Raises PastNotKept."""
+    if isinstance(path, Path):
+        return path
+    from retroact import engines
+
+    return engines.file_of(path)
+
+
+def present_database(args: argparse.Namespace) -> Path | str:
+    """The database, which exists (a server is asked later). Raises NoProject."""
     path = database(args)
-    if not path.exists():
+    if isinstance(path, Path) and not path.exists():
         raise NoProject(
             problem=f"there is no database {path}", remedy="`retroact init` makes a project; `retroact run` makes its database."
         )
@@ -67,7 +80,7 @@ def present_database(args: argparse.Namespace) -> Path:
 def code(args: argparse.Namespace) -> Path:
     """The code, which exists. Raises NoProject."""
     given: str | None = args.code
-    return existing_code(Path(given) if given is not None else _told("code", "the functions"))
+    return existing_code(Path(given if given is not None else _told("code", "the functions")))
 
 
 def retention(_args: argparse.Namespace) -> Retention | None:
@@ -125,7 +138,7 @@ def ignored_rules(folder: Path) -> list[str]:
     return _read(file).get("lint", {}).get("ignore", []) if file is not None else []
 
 
-def _told(key: str, what: str) -> Path:
+def _told(key: str, what: str) -> Path | str:
     file = nearest(Path.cwd())
     if file is None:
         problem = f"no {FILE} in {Path.cwd()} or above it, and no {_KEYS[key]}"
@@ -133,7 +146,7 @@ def _told(key: str, what: str) -> Path:
     value = _read(file).get(key)
     if value is None:
         raise NoProject(problem=f"{file} does not name {what}", remedy=f'Write {key} = "PATH" into it, or give {_KEYS[key]} PATH.')
-    return _short(file.parent / value)
+    return value if "://" in value else _short(file.parent / value)
 
 
 def _loaded(file: Path) -> dict[str, Any]:

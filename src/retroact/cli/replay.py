@@ -54,7 +54,7 @@ def options(parser: argparse.ArgumentParser) -> None:
 def call(args: argparse.Namespace) -> int:
     """Replay runs and report."""
     looked_into = debugging.asked(args)
-    path = project.present_database(args)
+    path = project.past(args)
     with opening.history_of(path) as history:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)
         if looked_into:

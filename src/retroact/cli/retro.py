@@ -56,7 +56,7 @@ def call(args: argparse.Namespace) -> int:
     if args.changed is None:
         raise BadRequest(problem="missing: --with", remedy="Name the changed code: --with PATH; or look at other schedules: --explore")
     answers = dict(_answer(text) for text in args.answer)
-    path = project.present_database(args)
+    path = project.past(args)
     changed = Registry.of(opening.functions_in(project.existing_code(Path(args.changed))))
     with opening.history_of(path) as history, Progress("running the past", "transactions") as progress:
         runs = within_history(history, selection.chosen(history.trace, args, opening.now_us), args)

@@ -18,7 +18,7 @@ from retroact.diagram import phrase
 from retroact.trace.record import Record, Run, RunId, Statement
 
 if TYPE_CHECKING:
-    from retroact.engine.contract import Trace
+    from retroact.workflow.executor import Trace
 
 _INDENT = "    "
 _LONGEST_CALL = 64
@@ -54,7 +54,7 @@ def call(args: argparse.Namespace) -> int:
     if args.step is not None:
         from retroact.cli import looking
 
-        return looking.call(project.present_database(args), args.run, args.step, as_json=args.json)
+        return looking.call(project.past(args), args.run, args.step, as_json=args.json)
     with opening.trace_of(project.present_database(args)) as trace:
         told = _read(trace, trace.run(RunId(args.run)))
         horizon = trace.horizon()

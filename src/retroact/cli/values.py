@@ -43,7 +43,7 @@ def record_value(record: Record) -> dict[str, Any]:
         "function": record.function,
         "kind": record.kind,
         "arguments": parsed(record.arguments),
-        "snapshot": record.snapshot,
+        "snapshot": record.snapshot if record.visible is None else record.visible,
         "outcome": "committed" if record.outcome.committed else "aborted",
         **outcome_value(record.outcome),
         "began": iso(record.began_us),

@@ -156,6 +156,15 @@ class SchemaMoved(Exception):
         self.version = version
 
 
+class Superseded(Exception):
+    """The last call of a run had to be executed again before it could be committed, and came to another outcome than its workflow was
+    told. Nothing that rests on it is durable: the workflow's body is to be run again, from the record."""
+
+    def __init__(self, run: RunId) -> None:
+        super().__init__(run)
+        self.run = run
+
+
 class Entangled(BaseException):
     """Deferred changes cannot be applied beside what was done on the branch. Not an Exception: no body is to catch it."""
 

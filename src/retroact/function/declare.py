@@ -17,7 +17,7 @@ from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, cast, overload
 from retroact.errors import BadDeclaration, OutsideRun
 from retroact.function.context import Pending, current_scope
 from retroact.function.fingerprint import fingerprint
-from retroact.function.kind import CONNECTED, Kind
+from retroact.function.kind import CONNECTED, Isolation, Kind
 from retroact.function.schema import Schema
 
 P = ParamSpec("P")
@@ -30,6 +30,8 @@ class Options:
 
     #: The transaction only reads: it runs beside the writer, on a snapshot.
     read_only: bool = False
+    #: What the transaction is kept apart from, where the engine leaves a choice.
+    isolation: Isolation = Isolation.SERIALIZABLE
     #: How often a failing step is tried again.
     retries: int = 0
     #: Seconds before the first retry of a step.
@@ -44,7 +46,7 @@ class Options:
 
 #: The options that a function of each kind takes.
 _TAKES: dict[Kind, tuple[str, ...]] = {
-    Kind.TRANSACTION: ("read_only",),
+    Kind.TRANSACTION: ("read_only", "isolation"),
     Kind.STEP: ("retries", "backoff", "backoff_factor", "backoff_max", "timeout"),
     Kind.WORKFLOW: (),
     Kind.INVARIANT: (),
@@ -128,7 +130,11 @@ def _options(kind: Kind, function: str, given: dict[str, Any]) -> Options:
     if not given.keys() <= set(known):
         unknown, options = ", ".join(sorted(given.keys() - set(known))), ", ".join(known) or "none"
         raise BadDeclaration(function=function, problem=f"a {kind.value} has no option {unknown}; its options are: {options}")
-    numbers = [value for name, value in given.items() if value is not None or name != "timeout"]
+    if "isolation" in given:
+        if given["isolation"] not in list(Isolation):
+            raise BadDeclaration(function=function, problem=f"isolation is one of: {', '.join(Isolation)}")
+        given = {**given, "isolation": Isolation(given["isolation"])}
+    numbers = [value for name, value in given.items() if name != "isolation" and (value is not None or name != "timeout")]
     if not all(isinstance(number, int | float) and number >= 0 for number in numbers) or given.get("timeout") == 0:
         raise BadDeclaration(function=function, problem="retries and back-off are numbers from 0, timeout is a positive number")
     return Options(**given)
@@ -152,13 +158,16 @@ def transaction(body: Callable[Concatenate[Any, P], Awaitable[R]], /) -> Functio
 @overload
 def transaction(body: Callable[Concatenate[Any, P], R], /) -> Function[P, R]: ...
 @overload
-def transaction(*, name: str | None = None, read_only: bool = False) -> Callable[[Callable[Concatenate[Any, P], R]], Function[P, R]]: ...
-def transaction(body: Callable[..., Any] | None = None, /, *, name: str | None = None, read_only: bool = False) -> Any:
+def transaction(
+    *, name: str | None = None, read_only: bool = False, isolation: str = "serializable"
+) -> Callable[[Callable[Concatenate[Any, P], R]], Function[P, R]]: ...
+def transaction(body: Callable[..., Any] | None = None, /, *, name: str | None = None, **options: Any) -> Any:
     """Declare a function that touches the database: it runs as one ACID transaction, on a connection that it is given first.
 
     It must be deterministic and have no effect outside of the database. `read_only=True` lets it run beside the writer.
+    On Postgres `isolation` may be weakened: "repeatable read", or "read committed" (which replay can only take from the record).
     """
-    return _declare(Kind.TRANSACTION, body, name, {"read_only": read_only} if read_only else {})
+    return _declare(Kind.TRANSACTION, body, name, options)
 
 
 @overload

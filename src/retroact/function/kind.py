@@ -1,4 +1,4 @@
-"""What a function is to the platform: one of four kinds.
+"""What a function is to the platform: one of four kinds; and what a transaction is kept apart from.
 
 This module must not know functions.
 """
@@ -15,6 +15,16 @@ class Kind(enum.Enum):
     STEP = "step"
     WORKFLOW = "workflow"
     INVARIANT = "invariant"
+
+
+class Isolation(enum.StrEnum):
+    """What a transaction is kept apart from. SQLite is always serializable, which is more than the others ask for."""
+
+    SERIALIZABLE = "serializable"
+    #: A snapshot: what it read does not change, but two transactions may each decide on what the other is about to change.
+    REPEATABLE_READ = "repeatable read"
+    #: Each statement sees what was committed by then: what it read cannot be rebuilt, so replay can only take it from the record.
+    READ_COMMITTED = "read committed"
 
 
 #: Kinds whose body is given a connection as its first argument.

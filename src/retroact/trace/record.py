@@ -106,6 +106,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     statements: tuple[Statement, ...] = ()
     changes: tuple[Change, ...] = ()
+    #: Where transactions overlap, what its reads saw is a set of transactions and no version: `xmin:xmax:xip` on Postgres, whose
+    #: `snapshot` is 0. None: it is not known, or a version says it.
+    visible: str | None = None
+    #: Its own transaction, as such a set names it; None when it wrote nothing.
+    transaction: int | None = None
 
 
 class Hashing(msgspec.Struct, frozen=True, kw_only=True):

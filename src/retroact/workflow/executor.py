@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from retroact.engine.clock import Clock
-from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart
+from retroact.engine.contract import Invocation, Ran, RunEnd, RunStart, Superseded
 from retroact.errors import CodeChanged, EngineFault, MisplacedCall, RunCancelled, UnknownFunction
 from retroact.function.context import enter, leave
 from retroact.function.declare import Function, Options
@@ -140,6 +140,13 @@ class Executor:
         Raises CodeChanged when it does not agree with its record, UnknownFunction when it calls what is not registered, RunCancelled,
         and EngineFault when the database failed.
         """
+        while True:
+            try:
+                return self._run(start, recorded, begun=begun, cancelled=cancelled)
+            except Superseded:
+                recorded, begun = self._trace.records_of(start.run), self._trace.find_run(start.run) is not None
+
+    def _run(self, start: RunStart, recorded: list[Record] | None, *, begun: bool, cancelled: threading.Event | None) -> Ran:
         records = {int(record.step): record for record in recorded or ()}
         scope = WorkflowScope(start.run, start.function, self, records, start.began_us)
         scope.resumed = recorded is not None

@@ -1,0 +1,1 @@
+"""Functions as transactions on a Postgres server, recorded there."""
